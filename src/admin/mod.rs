@@ -1,0 +1,1 @@
+//! Queries and replies: queues, connections, counters.

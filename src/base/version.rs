@@ -1,0 +1,27 @@
+//! Protocol versions, as values.
+
+/// An MQTT protocol version; the order is the order of publication.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Version {
+    /// MQTT 3.1, protocol name `MQIsdp`, level 3.
+    V310 = 3,
+    /// MQTT 3.1.1, protocol name `MQTT`, level 4.
+    V311 = 4,
+    /// MQTT 5.0, protocol name `MQTT`, level 5.
+    V5 = 5,
+}
+
+impl Version {
+    /// Whether packets carry properties and reason codes.
+    #[must_use]
+    pub fn is_v5(self) -> bool {
+        self == Self::V5
+    }
+
+    /// The protocol level byte of CONNECT.
+    #[must_use]
+    pub fn level(self) -> u8 {
+        self as u8
+    }
+}

@@ -1,0 +1,185 @@
+//! One hashed timer wheel for a whole shard: 16 bytes an entry, no cancel.
+//!
+//! An owner that no longer wants a timer lets it fire and looks at its own deadline (keep alive does this anyway: it only
+//! writes down the last activity). Insert is O(1); `poll` visits the slots that time has passed over since the last one.
+
+use super::time::Mono;
+
+const SLOTS: usize = 2048;
+const WORDS: usize = SLOTS / 64;
+
+/// The resolution: a timer fires at its deadline or up to this many milliseconds later.
+pub const TICK_MS: u64 = 64;
+
+/// Timers that carry a 64-bit token.
+#[derive(Debug)]
+pub struct Wheel {
+    slots: Vec<Vec<(Mono, u64)>>,
+    occupied: [u64; WORDS],
+    /// Ticks before this one have been visited.
+    tick: u64,
+    len: usize,
+}
+
+impl Wheel {
+    /// An empty wheel at `now`.
+    #[must_use]
+    pub fn new(now: Mono) -> Self {
+        Self { slots: vec![Vec::new(); SLOTS], occupied: [0; WORDS], tick: now.0 / TICK_MS, len: 0 }
+    }
+
+    /// How many timers are set.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Sets a timer. [`Mono::NEVER`] sets none.
+    pub fn insert(&mut self, deadline: Mono, token: u64) {
+        if deadline == Mono::NEVER {
+            return;
+        }
+        let tick = deadline.0.div_ceil(TICK_MS).max(self.tick);
+        let slot = slot_of(tick);
+        self.slots[slot].push((deadline, token));
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+        self.len += 1;
+    }
+
+    /// Moves the tokens whose deadline has come to `due`.
+    pub fn poll(&mut self, now: Mono, due: &mut Vec<u64>) {
+        let last = now.0 / TICK_MS;
+        if self.len == 0 || last < self.tick {
+            self.tick = self.tick.max(last);
+            return;
+        }
+        // A long pause passes over every slot once, not once a rotation.
+        let first = self.tick.max(last.saturating_sub(SLOTS as u64 - 1));
+        for tick in first..=last {
+            let slot = slot_of(tick);
+            if self.occupied[slot / 64] & (1 << (slot % 64)) != 0 {
+                self.visit(slot, now, due);
+            }
+        }
+        // The last slot may get timers that are due within this very tick.
+        self.tick = last;
+    }
+
+    /// When `poll` next has something to look at. May be early by whole rotations for timers further off than one, never late.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        if self.len == 0 {
+            return None;
+        }
+        let start = slot_of(self.tick);
+        for step in 0..=WORDS {
+            let word = (start / 64 + step) % WORDS;
+            let mut bits = self.occupied[word];
+            if step == 0 {
+                bits &= u64::MAX << (start % 64);
+            } else if step == WORDS {
+                bits &= !(u64::MAX << (start % 64));
+            }
+            if bits != 0 {
+                let slot = word * 64 + bits.trailing_zeros() as usize;
+                let distance = (slot + SLOTS - start) % SLOTS;
+                return Some(Mono((self.tick + distance as u64) * TICK_MS));
+            }
+        }
+        None
+    }
+
+    /// Memory held, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.slots.iter().map(|slot| slot.capacity() * size_of::<(Mono, u64)>()).sum::<usize>()
+            + SLOTS * size_of::<Vec<(Mono, u64)>>()
+    }
+
+    fn visit(&mut self, slot: usize, now: Mono, due: &mut Vec<u64>) {
+        let entries = &mut self.slots[slot];
+        let before = entries.len();
+        entries.retain(|(deadline, token)| {
+            let later = *deadline > now;
+            if !later {
+                due.push(*token);
+            }
+            later
+        });
+        self.len -= before - entries.len();
+        if entries.is_empty() {
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            // A burst of timers in one slot does not keep its memory.
+            if entries.capacity() > 64 {
+                *entries = Vec::new();
+            }
+        }
+    }
+}
+
+fn slot_of(tick: u64) -> usize {
+    usize::try_from(tick % SLOTS as u64).expect("less than SLOTS")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn due(wheel: &mut Wheel, now: u64) -> Vec<u64> {
+        let mut out = Vec::new();
+        wheel.poll(Mono(now), &mut out);
+        out.sort_unstable();
+        out
+    }
+
+    #[test]
+    fn fires_at_or_after_the_deadline_once() {
+        let mut wheel = Wheel::new(Mono(1000));
+        wheel.insert(Mono(1500), 7);
+        assert_eq!(due(&mut wheel, 1400), []);
+        assert_eq!(due(&mut wheel, 1500 + TICK_MS), [7]);
+        assert_eq!(due(&mut wheel, 9000), []);
+        assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_fires_next() {
+        let mut wheel = Wheel::new(Mono(100_000));
+        wheel.insert(Mono(5), 1);
+        assert_eq!(due(&mut wheel, 100_000), [1]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_timer_fires_in_time(deadlines in prop::collection::vec(0u64..500_000, 1..60), steps in prop::collection::vec(1u64..200_000, 1..40)) {
+            let mut wheel = Wheel::new(Mono(0));
+            for (token, deadline) in deadlines.iter().enumerate() {
+                wheel.insert(Mono(*deadline), token as u64);
+            }
+            let mut now = 0;
+            let mut fired = vec![None; deadlines.len()];
+            for step in steps {
+                let next = wheel.next_deadline();
+                now += step;
+                if let Some(next) = next {
+                    prop_assert!(deadlines.iter().zip(&fired).all(|(d, f)| f.is_some() || d.div_ceil(TICK_MS) * TICK_MS >= next.0 || *d < TICK_MS));
+                }
+                for token in due(&mut wheel, now) {
+                    prop_assert_eq!(fired[token as usize], None);
+                    fired[token as usize] = Some(now);
+                    prop_assert!(deadlines[token as usize] <= now);
+                }
+                for (deadline, fired) in deadlines.iter().zip(&fired) {
+                    prop_assert!(fired.is_some() || deadline + TICK_MS > now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! A small MQTT client machine: load generator, simulation, tests.

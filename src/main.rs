@@ -1,0 +1,3 @@
+//! Arguments to configuration to runtime; nothing else.
+
+fn main() {}

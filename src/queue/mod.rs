@@ -1,0 +1,1 @@
+//! Queue types: qos0 and session; bounds, drop policy, expiry.

@@ -1,0 +1,1 @@
+//! Topic tries, interest index, shared groups, retained store, matching.

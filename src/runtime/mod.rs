@@ -1,0 +1,1 @@
+//! The only place with glommio, io-uring, sockets, files, clocks and threads.

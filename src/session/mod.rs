@@ -1,0 +1,1 @@
+//! One client's MQTT state: connect, keep alive, windows, QoS 1 and 2 tables, aliases, will.
