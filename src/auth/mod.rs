@@ -1,1 +1,5 @@
 //! Identity and permissions; never blocks.
+
+pub mod options;
+
+pub use options::Options;
