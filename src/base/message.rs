@@ -20,8 +20,17 @@ pub struct MessageHead {
     pub retain: bool,
     /// When the message expires; [`Wall::NEVER`] if it does not.
     pub expires_at: Wall,
-    /// The session that published it, for No Local; `None` if the broker did (a will) or another protocol.
-    pub publisher: Option<SessionId>,
+    /// Who published it; `None` if the broker did (a will) or another protocol.
+    pub publisher: Option<Publisher>,
+}
+
+/// The session a message came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Publisher {
+    /// For No Local.
+    pub session: SessionId,
+    /// Keyed hash of the client identifier, for shared subscriptions that go by it.
+    pub client_hash: u32,
 }
 
 /// A message whose bytes are somebody else's.

@@ -17,7 +17,7 @@ pub mod wheel;
 pub use buffer::{BufferPool, OutBuffer};
 pub use hash::HashKey;
 pub use ids::{ConnectionId, PacketId, SessionId, ShardId, VhostId};
-pub use message::{Message, MessageHead, MessageRef};
+pub use message::{Message, MessageHead, MessageRef, Publisher};
 pub use qos::QoS;
 pub use reason::ReasonCode;
 pub use slab::Slab;
