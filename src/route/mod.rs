@@ -1,6 +1,15 @@
 //! Topic tries, interest index, shared groups, retained store, matching.
+//!
+//! Knows no sessions: subscribers are opaque handles that the shard gives meaning.
 
 pub mod options;
+mod slots;
+pub mod subscription;
+mod table;
+pub mod trie;
+mod wildcard;
 
 pub use options::Options;
 pub use options::Strategy;
+pub use subscription::{Subscriber, Subscription, SubscriptionOptions};
+pub use trie::{Change, FilterId, Inserted, Removed, Trie};

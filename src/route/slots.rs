@@ -1,0 +1,136 @@
+//! A table under small reusable indices, in chunks, without generations: an entry costs its own size and nothing else when
+//! its type has a niche. [`Slab`](crate::base::Slab) is for what others hold references to; here every holder knows when
+//! its slot goes.
+//!
+//! Insert, look-up and removal are O(1); growing copies nothing; the last removal frees everything.
+
+use std::mem;
+
+const CHUNK_LEN: usize = 256;
+const END: u32 = u32::MAX;
+
+/// Values under indices below `u32::MAX`.
+#[derive(Debug)]
+pub(super) struct Slots<T> {
+    chunks: Vec<Vec<Slot<T>>>,
+    free_head: u32,
+    len: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum Slot<T> {
+    Vacant { next: u32 },
+    Used(T),
+}
+
+impl<T> Slots<T> {
+    pub(super) fn new() -> Self {
+        Self { chunks: Vec::new(), free_head: END, len: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// One past the largest index in use or free.
+    pub(super) fn end(&self) -> u32 {
+        let full = self.chunks.len().saturating_sub(1) * CHUNK_LEN;
+        u32::try_from(full + self.chunks.last().map_or(0, Vec::len)).expect("indices are u32")
+    }
+
+    /// Puts a value in; gives its index.
+    ///
+    /// # Panics
+    /// At 2^32 - 1 values.
+    pub(super) fn insert(&mut self, value: T) -> u32 {
+        self.len += 1;
+        if self.free_head != END {
+            let index = self.free_head;
+            let slot = self.slot_mut(index).expect("a free slot exists");
+            let Slot::Vacant { next } = mem::replace(slot, Slot::Used(value)) else {
+                unreachable!("the free list holds vacant slots")
+            };
+            self.free_head = next;
+            return index;
+        }
+        let index = self.end();
+        assert!(index < END, "slots are full");
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_LEN) {
+            self.chunks.push(Vec::with_capacity(CHUNK_LEN));
+        }
+        self.chunks.last_mut().expect("pushed above").push(Slot::Used(value));
+        index
+    }
+
+    pub(super) fn remove(&mut self, index: u32) -> Option<T> {
+        let free_head = self.free_head;
+        let slot = self.slot_mut(index)?;
+        if matches!(slot, Slot::Vacant { .. }) {
+            return None;
+        }
+        let Slot::Used(value) = mem::replace(slot, Slot::Vacant { next: free_head }) else {
+            unreachable!("checked above")
+        };
+        self.free_head = index;
+        self.len -= 1;
+        if self.len == 0 {
+            *self = Self::new();
+        }
+        Some(value)
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&T> {
+        match self.chunks.get(index as usize / CHUNK_LEN)?.get(index as usize % CHUNK_LEN)? {
+            Slot::Used(value) => Some(value),
+            Slot::Vacant { .. } => None,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        match self.slot_mut(index)? {
+            Slot::Used(value) => Some(value),
+            Slot::Vacant { .. } => None,
+        }
+    }
+
+    /// All values with their index, by index.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0u32..).zip(self.chunks.iter().flatten()).filter_map(|(index, slot)| match slot {
+            Slot::Used(value) => Some((index, value)),
+            Slot::Vacant { .. } => None,
+        })
+    }
+
+    /// Bytes held, without what the values own.
+    pub(super) fn memory(&self) -> usize {
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.capacity() * size_of::<Slot<T>>()).sum();
+        chunks + self.chunks.capacity() * size_of::<Vec<Slot<T>>>()
+    }
+
+    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
+        self.chunks.get_mut(index as usize / CHUNK_LEN)?.get_mut(index as usize % CHUNK_LEN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_are_used_again_and_memory_is_freed() {
+        let mut slots = Slots::new();
+        assert_eq!(
+            (0..600).map(|value| slots.insert(value)).collect::<Vec<_>>(),
+            (0..600).collect::<Vec<_>>()
+        );
+        assert_eq!(slots.remove(300), Some(300));
+        assert_eq!(slots.remove(300), None);
+        assert_eq!((slots.get(300), slots.len()), (None, 599));
+        assert_eq!(slots.insert(7), 300);
+        assert_eq!(slots.iter().map(|(_, value)| *value).sum::<u32>(), (0..600).sum::<u32>() - 300 + 7);
+        for index in 0..600 {
+            assert!(slots.remove(index).is_some());
+        }
+        assert_eq!((slots.len(), slots.memory(), slots.end()), (0, 0, 0));
+    }
+}
