@@ -2,6 +2,8 @@
 //!
 //! Knows no sessions: subscribers are opaque handles that the shard gives meaning.
 
+pub mod interest;
+pub mod mask;
 pub mod options;
 mod slots;
 pub mod subscription;
@@ -9,6 +11,8 @@ mod table;
 pub mod trie;
 mod wildcard;
 
+pub use interest::{Delta, DeltaFilter, Interest};
+pub use mask::{Masks, SHARDS_MAX, ShardMask};
 pub use options::Options;
 pub use options::Strategy;
 pub use subscription::{Subscriber, Subscription, SubscriptionOptions};
