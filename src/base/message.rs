@@ -114,6 +114,18 @@ impl Message {
         &self.head
     }
 
+    /// Topic name: what [`as_ref`](Self::as_ref) gives, without checking again that it is a string.
+    #[must_use]
+    pub fn topic_bytes(&self) -> &[u8] {
+        &self.bytes[..self.topic_size as usize]
+    }
+
+    /// Topic, properties and payload together, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Application message.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
