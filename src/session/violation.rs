@@ -1,0 +1,117 @@
+//! What a client may not do, one variant a rule, and the one table that says what happens then.
+
+use crate::base::ReasonCode;
+use crate::codec::Malformed;
+
+/// A rule of the protocol, or of this broker, that a client broke.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Violation {
+    /// The bytes are not a packet.
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    /// The first packet was not CONNECT. [MQTT-3.1.0-1]
+    #[error("the first packet was not CONNECT")]
+    NotConnected,
+    /// A second CONNECT. [MQTT-3.1.0-2]
+    #[error("CONNECT was sent twice")]
+    ConnectedTwice,
+    /// No complete CONNECT within `mqtt.login_timeout`.
+    #[error("no CONNECT within mqtt.login_timeout")]
+    LoginTimeout,
+    /// Nothing arrived for one and a half times the keep alive. [MQTT-3.1.2-22]
+    #[error("nothing received for 1.5 times the keep alive")]
+    KeepAliveTimeout,
+    /// A packet only servers send.
+    #[error("a packet that only servers send")]
+    ServerPacket,
+    /// The client identifier is empty where that is not allowed, or longer than the bound.
+    #[error("client identifier not valid")]
+    ClientIdentifier,
+    /// An authentication method this broker does not have.
+    #[error("authentication method not supported")]
+    AuthenticationMethod,
+    /// AUTH without an authentication method in CONNECT. [MQTT-4.12.0-6]
+    #[error("AUTH without an authentication method")]
+    UnexpectedAuth,
+    /// User name or password are wrong, or missing.
+    #[error("bad user name or password")]
+    BadCredentials,
+    /// The client may not do this.
+    #[error("not authorized")]
+    NotAuthorized,
+    /// The will's topic is not a topic name.
+    #[error("the will's topic is not a topic name")]
+    WillTopic,
+    /// More QoS 1 and 2 publishes in flight than the announced Receive Maximum.
+    #[error("more publishes in flight than the Receive Maximum")]
+    ReceiveMaximum,
+    /// A topic alias above the announced maximum, or not defined yet.
+    #[error("topic alias not valid")]
+    TopicAlias,
+    /// An acknowledgement of another QoS than the delivery has.
+    #[error("acknowledgement does not fit the delivery's QoS")]
+    AckOfWrongQos,
+    /// No Local on a shared subscription. [MQTT-3.8.3-4]
+    #[error("No Local on a shared subscription")]
+    NoLocalOnShared,
+    /// DISCONNECT raised a session expiry that was 0.
+    #[error("DISCONNECT raised a session expiry of 0")]
+    ExpiryRaised,
+    /// Another connection took the session over. [MQTT-3.1.4-3]
+    #[error("taken over by another connection")]
+    TakenOver,
+    /// The server is leaving.
+    #[error("the server shuts down")]
+    ShuttingDown,
+    /// A limit of the server.
+    #[error("over a limit of the server")]
+    Quota,
+    /// A publish was refused and the version has no way to say so.
+    #[error("publish refused by a queue limit")]
+    PublishRefused,
+}
+
+impl Violation {
+    /// What the client is told: in CONNACK before it was accepted, in DISCONNECT after that.
+    #[must_use]
+    pub fn reason(self) -> ReasonCode {
+        match self {
+            Self::Malformed(malformed) => malformed.reason(),
+            Self::NotConnected
+            | Self::ConnectedTwice
+            | Self::ServerPacket
+            | Self::UnexpectedAuth
+            | Self::AckOfWrongQos
+            | Self::NoLocalOnShared
+            | Self::ExpiryRaised => ReasonCode::ProtocolError,
+            Self::LoginTimeout => ReasonCode::MaximumConnectTime,
+            Self::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
+            Self::ClientIdentifier => ReasonCode::ClientIdentifierNotValid,
+            Self::AuthenticationMethod => ReasonCode::BadAuthenticationMethod,
+            Self::BadCredentials => ReasonCode::BadUserNameOrPassword,
+            Self::NotAuthorized => ReasonCode::NotAuthorized,
+            Self::WillTopic => ReasonCode::TopicNameInvalid,
+            Self::ReceiveMaximum => ReasonCode::ReceiveMaximumExceeded,
+            Self::TopicAlias => ReasonCode::TopicAliasInvalid,
+            Self::TakenOver => ReasonCode::SessionTakenOver,
+            Self::ShuttingDown => ReasonCode::ServerShuttingDown,
+            Self::Quota | Self::PublishRefused => ReasonCode::QuotaExceeded,
+        }
+    }
+
+    /// Whether a client that breaks this rule before CONNECT was accepted is answered at all. Who did not speak MQTT is not.
+    #[must_use]
+    pub fn is_answered_before_connect(self) -> bool {
+        // [MQTT-3.1.4-1]
+        !matches!(
+            self,
+            Self::NotConnected | Self::LoginTimeout | Self::Malformed(Malformed::ProtocolNameInvalid)
+        )
+    }
+
+    /// Whether it is worth an operator's line (at INFO, rate limited); the rest is daily life.
+    #[must_use]
+    pub fn is_logged(self) -> bool {
+        !matches!(self, Self::TakenOver | Self::KeepAliveTimeout | Self::ShuttingDown)
+    }
+}

@@ -1,0 +1,285 @@
+//! The outgoing in-flight window of a session: deliveries with QoS 1 and 2 that the client has not settled.
+//!
+//! ```text
+//!            QoS 1: PUBLISH ──> Published ──PUBACK──> (gone)
+//!            QoS 2: PUBLISH ──> Published ──PUBREC──> Released ──PUBCOMP──> (gone)
+//!                               a PUBREC with an error: Published ──> (gone)
+//! ```
+//!
+//! Entries are in the order of their first sending; acknowledgements mostly come in that order too, so finding one is O(1)
+//! then. `T` is what has to be kept to send the delivery again: nothing for a session that ends with its connection.
+
+use super::violation::Violation;
+use crate::base::{PacketId, QoS};
+use std::collections::VecDeque;
+
+/// How far a delivery has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// PUBLISH was sent.
+    Published,
+    /// PUBREC arrived, PUBREL was sent.
+    Released,
+}
+
+/// One unsettled delivery.
+#[derive(Debug)]
+pub struct Entry<T> {
+    /// Its packet identifier.
+    pub packet_id: PacketId,
+    /// Its QoS, 1 or 2.
+    pub qos: QoS,
+    /// How far it has come.
+    pub stage: Stage,
+    /// What to send again; dropped at `Released`.
+    pub item: Option<T>,
+}
+
+/// All unsettled deliveries of a session.
+#[derive(Debug)]
+pub struct Window<T> {
+    entries: VecDeque<Entry<T>>,
+    /// The identifier tried next.
+    next_id: PacketId,
+    /// Entries before this one have been sent on this connection.
+    sent: usize,
+    /// Whether `next_id` may belong to an entry: after a resume, or once identifiers went round.
+    may_collide: bool,
+}
+
+impl<T> Default for Window<T> {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), next_id: PacketId::FIRST, sent: 0, may_collide: false }
+    }
+}
+
+impl<T> Window<T> {
+    /// Unsettled deliveries sent on this connection: what the client's Receive Maximum bounds.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.sent
+    }
+
+    /// All unsettled deliveries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether everything is settled.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A new connection: identifiers count from 1 again, and everything unsettled waits to be sent again. [MQTT-4.4.0-1]
+    pub fn resume(&mut self) {
+        self.next_id = PacketId::FIRST;
+        self.sent = 0;
+        self.may_collide = !self.entries.is_empty();
+    }
+
+    /// The next delivery to send again on this connection, in the original order. [MQTT-4.6.0-1]
+    pub fn next_resend(&mut self) -> Option<&Entry<T>> {
+        let entry = self.entries.get(self.sent)?;
+        self.sent += 1;
+        Some(entry)
+    }
+
+    /// Whether something still waits to be sent again.
+    #[must_use]
+    pub fn has_resends(&self) -> bool {
+        self.sent < self.entries.len()
+    }
+
+    /// Takes the entry out that was sent last, new or again: it could not be sent after all (too large for the client).
+    pub fn forget_last(&mut self) -> Option<Entry<T>> {
+        self.sent = self.sent.checked_sub(1)?;
+        self.entries.remove(self.sent)
+    }
+
+    /// A new delivery is sent. All resends have been made, so it goes last.
+    ///
+    /// # Panics
+    /// If resends wait, or 65535 deliveries are unsettled: the caller's window is smaller.
+    pub fn begin(&mut self, qos: QoS, item: Option<T>) -> PacketId {
+        assert!(!self.has_resends(), "a new delivery would overtake one that is sent again");
+        assert!(self.entries.len() < usize::from(u16::MAX), "no packet identifier is free");
+        let mut packet_id = self.next_id;
+        // [MQTT-2.2.1-4]
+        while self.may_collide && self.position(packet_id).is_some() {
+            packet_id = packet_id.next();
+        }
+        self.next_id = packet_id.next();
+        self.may_collide |= self.next_id == PacketId::FIRST;
+        self.entries.push_back(Entry { packet_id, qos, stage: Stage::Published, item });
+        self.sent += 1;
+        packet_id
+    }
+
+    /// PUBACK: settles a QoS 1 delivery, whatever its reason code says. `None`: not in flight.
+    ///
+    /// # Errors
+    /// [`Violation::AckOfWrongQos`] if the delivery is QoS 2.
+    pub fn puback(&mut self, packet_id: PacketId) -> Result<Option<Entry<T>>, Violation> {
+        let Some(index) = self.position_sent(packet_id) else { return Ok(None) };
+        if self.entries[index].qos != QoS::AtLeastOnce {
+            return Err(Violation::AckOfWrongQos);
+        }
+        Ok(self.take(index))
+    }
+
+    /// PUBREC without an error: PUBREL is due. Gives back what was kept. `None`: not in flight; the outer `None` of a repeated
+    /// PUBREC has nothing inside.
+    ///
+    /// # Errors
+    /// [`Violation::AckOfWrongQos`] if the delivery is QoS 1.
+    pub fn pubrec(&mut self, packet_id: PacketId) -> Result<Option<Option<T>>, Violation> {
+        let Some(index) = self.position_sent(packet_id) else { return Ok(None) };
+        let entry = &mut self.entries[index];
+        if entry.qos != QoS::ExactlyOnce {
+            return Err(Violation::AckOfWrongQos);
+        }
+        // [MQTT-4.3.3-4]
+        entry.stage = Stage::Released;
+        Ok(Some(entry.item.take()))
+    }
+
+    /// PUBREC with an error: settles the delivery. [MQTT-4.3.3-4]
+    ///
+    /// # Errors
+    /// [`Violation::AckOfWrongQos`] if the delivery is QoS 1.
+    pub fn pubrec_refused(&mut self, packet_id: PacketId) -> Result<Option<Entry<T>>, Violation> {
+        let Some(index) = self.position_sent(packet_id) else { return Ok(None) };
+        if self.entries[index].qos != QoS::ExactlyOnce {
+            return Err(Violation::AckOfWrongQos);
+        }
+        Ok(self.take(index))
+    }
+
+    /// PUBCOMP: settles a released delivery. `None`: there is none.
+    pub fn pubcomp(&mut self, packet_id: PacketId) -> Option<Entry<T>> {
+        let index = self.position_sent(packet_id)?;
+        if self.entries[index].stage != Stage::Released {
+            return None;
+        }
+        self.take(index)
+    }
+
+    /// All entries, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry<T>> {
+        self.entries.iter()
+    }
+
+    /// Takes every entry out, in order: the session ends.
+    pub fn drain(&mut self) -> impl Iterator<Item = Entry<T>> {
+        self.sent = 0;
+        self.entries.drain(..)
+    }
+
+    /// Memory held, in bytes, without what the items own.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry<T>>()
+    }
+
+    fn take(&mut self, index: usize) -> Option<Entry<T>> {
+        self.sent -= 1;
+        let entry = if index == 0 { self.entries.pop_front() } else { self.entries.remove(index) };
+        // A burst does not keep its memory once the client has caught up.
+        if self.entries.is_empty() {
+            self.may_collide = false;
+            if self.entries.capacity() > 64 {
+                self.entries = VecDeque::new();
+            }
+        }
+        entry
+    }
+
+    fn position_sent(&self, packet_id: PacketId) -> Option<usize> {
+        self.position(packet_id).filter(|index| *index < self.sent)
+    }
+
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        let first = self.entries.front()?.packet_id.value();
+        // Where it is if no entry between was settled out of order: identifiers are consecutive, skipping 0.
+        let value = packet_id.value();
+        let guess = if value >= first { value - first } else { value.wrapping_sub(first).wrapping_sub(1) };
+        let guess = usize::from(guess);
+        if self.entries.get(guess).is_some_and(|entry| entry.packet_id == packet_id) {
+            return Some(guess);
+        }
+        self.entries.iter().position(|entry| entry.packet_id == packet_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u16) -> PacketId {
+        PacketId::new(n).unwrap()
+    }
+
+    #[test]
+    fn identifiers_count_from_one_and_skip_what_is_in_flight() {
+        let mut window = Window::default();
+        for n in 1..=3 {
+            assert_eq!(window.begin(QoS::AtLeastOnce, Some(n)), id(n));
+        }
+        assert_eq!(window.puback(id(2)).unwrap().unwrap().item, Some(2));
+        window.resume();
+        assert_eq!((window.in_flight(), window.len()), (0, 2));
+        assert_eq!(window.next_resend().unwrap().packet_id, id(1));
+        assert_eq!(window.next_resend().unwrap().packet_id, id(3));
+        assert!(!window.has_resends());
+        assert_eq!(window.begin(QoS::AtLeastOnce, Some(4)), id(2));
+        assert_eq!(window.begin(QoS::AtLeastOnce, Some(5)), id(4));
+        assert_eq!(window.in_flight(), 4);
+    }
+
+    #[test]
+    fn qos_2_goes_through_released() {
+        let mut window = Window::default();
+        let a = window.begin(QoS::ExactlyOnce, Some('a'));
+        assert!(window.pubcomp(a).is_none(), "PUBCOMP before PUBREC settles nothing");
+        assert_eq!(window.pubrec(a), Ok(Some(Some('a'))));
+        assert_eq!(window.pubrec(a), Ok(Some(None)));
+        assert_eq!(window.in_flight(), 1);
+        assert!(window.pubcomp(a).is_some());
+        assert_eq!(window.in_flight(), 0);
+        assert_eq!(window.pubrec(a), Ok(None));
+    }
+
+    #[test]
+    fn acknowledgements_must_fit() {
+        let mut window = Window::default();
+        let one = window.begin(QoS::AtLeastOnce, Some(()));
+        let two = window.begin(QoS::ExactlyOnce, Some(()));
+        assert_eq!(window.pubrec(one), Err(Violation::AckOfWrongQos));
+        assert!(matches!(window.puback(two), Err(Violation::AckOfWrongQos)));
+        assert!(window.pubrec_refused(two).unwrap().is_some());
+        assert_eq!(window.in_flight(), 1);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_what_was_not_sent_again_is_none() {
+        let mut window = Window::default();
+        let one = window.begin(QoS::AtLeastOnce, Some(()));
+        window.resume();
+        assert!(window.puback(one).unwrap().is_none());
+        assert_eq!(window.len(), 1);
+    }
+
+    #[test]
+    fn identifiers_go_round() {
+        let mut window = Window::default();
+        let stuck = window.begin(QoS::AtLeastOnce, Some(()));
+        for _ in 0..70_000u32 {
+            let next = window.begin(QoS::AtLeastOnce, None);
+            assert_ne!(next, stuck);
+            assert!(window.puback(next).unwrap().is_some());
+        }
+        assert_eq!(window.in_flight(), 1);
+    }
+}
