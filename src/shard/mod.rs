@@ -1,96 +1,278 @@
 //! One core's whole broker: composes the layers below; `handle_*` in, `poll_*` out.
+//!
+//! | file | what |
+//! |---|---|
+//! | `read` | bytes to packets, packets to handlers |
+//! | `connect` | CONNECT: home, terms, takeover, resume |
+//! | `publish` | PUBLISH in, and its acknowledgements |
+//! | `routing` | one message to everybody who subscribes, here and on other shards |
+//! | `deliver` | one message to one session: drop, queue or encode |
+//! | `pump` | a session's queue into its window |
+//! | `subscribe` | SUBSCRIBE and UNSUBSCRIBE, and when SUBACK may leave |
+//! | `groups` | shared subscriptions |
+//! | `replay` | retained messages to new subscriptions |
+//! | `lifecycle` | the ends: of connections, sessions, the process; timers |
+//! | `peers` | what other shards say |
+//!
+//! Invariants: a session's connection and a connection's session name each other or nobody; an acknowledgement leaves after
+//! all before it; everything a shard knows of another it was told in a [`PeerBatch`].
 
 pub mod api;
+mod connect;
+pub(crate) mod connection;
+pub mod counters;
+mod deliver;
+mod groups;
+mod lifecycle;
 pub mod options;
 pub mod peer;
+mod peers;
+mod publish;
+mod pump;
+mod read;
+mod replay;
+mod routing;
+mod sessions;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+pub mod view;
 
 pub use api::{Accepted, HandOver, Output};
+pub use counters::Counters;
 pub use options::Options;
 pub use peer::PeerBatch;
 
-use crate::base::{ConnectionId, HashKey, Mono, Now, OutBuffer, ShardId};
+use crate::base::{ConnectionId, HashKey, Mono, Now, OutBuffer, ShardId, Slab, VhostId, Wheel};
+use crate::route::{FilterId, Groups, Interest, Retained, Trie};
+use connection::Links;
+use peer::Mesh;
+use replay::{HeldScan, Replay};
+use routing::{FanOut, Scratch};
+use sessions::Sessions;
+use std::collections::VecDeque;
+use subscribe::{Settling, Subscribing};
+
+/// The virtual host `/`; the only one so far.
+const VHOST: VhostId = VhostId(0);
 
 /// One core's broker, pure: no I/O, clock, lock or randomness.
 ///
 /// Contract: `now` never goes back. After every `handle_*`, or once a turn after many, the driver polls
 /// [`poll_output`](Self::poll_output), [`poll_send`](Self::poll_send) and [`poll_peer`](Self::poll_peer) until each is empty.
 #[derive(Debug)]
-pub struct Shard {}
+pub struct Shard {
+    options: Options,
+    id: ShardId,
+    shards: u16,
+    key: HashKey,
+    /// Key of topics, filters and groups; the same on every shard.
+    topics: HashKey,
+    now: Now,
+    links: Links,
+    sessions: Sessions,
+    trie: Trie,
+    interest: Interest,
+    groups: Groups,
+    retained: Retained,
+    mesh: Mesh,
+    wheel: Wheel,
+    due: Vec<u64>,
+    replays: Slab<Replay>,
+    held_scans: VecDeque<HeldScan>,
+    subscribing: Slab<Subscribing>,
+    settling: VecDeque<Settling>,
+    fan_outs: VecDeque<FanOut>,
+    /// Sessions that ended while a fan-out may still name their slot.
+    ended: Vec<u32>,
+    /// Connections paused for overload.
+    paused: Vec<ConnectionId>,
+    counters: Counters,
+    scratch: Scratch,
+    /// Client identifiers assigned so far.
+    assigned: u64,
+    /// Over the memory watermark.
+    pressure: bool,
+    leaving: bool,
+    /// Violations that may still be logged this second, and when it began.
+    log_allowance: (u32, Mono),
+}
 
-#[allow(unused_variables, clippy::needless_pass_by_ref_mut, clippy::unused_self, reason = "signatures first")]
 impl Shard {
     /// Shard `id` of `shards`; `key` is the process's secret, the same on every shard.
+    ///
+    /// # Panics
+    /// If `id` is not below `shards`.
     #[must_use]
     pub fn new(options: Options, id: ShardId, shards: u16, key: HashKey, now: Now) -> Self {
-        Self {}
+        assert!(id.0 < shards, "shard {} of {shards}", id.0);
+        let topics = key.derive("topics");
+        Self {
+            options,
+            id,
+            shards,
+            key,
+            topics,
+            now,
+            links: Links::new(),
+            sessions: Sessions::new(key, id),
+            trie: Trie::new(topics),
+            interest: Interest::new(topics),
+            groups: Groups::new(topics),
+            retained: Retained::new(topics),
+            mesh: Mesh::new(id, shards),
+            wheel: Wheel::new(now.mono),
+            due: Vec::new(),
+            replays: Slab::default(),
+            held_scans: VecDeque::new(),
+            subscribing: Slab::default(),
+            settling: VecDeque::new(),
+            fan_outs: VecDeque::new(),
+            ended: Vec::new(),
+            paused: Vec::new(),
+            counters: Counters::default(),
+            scratch: Scratch::default(),
+            assigned: 0,
+            pressure: false,
+            leaving: false,
+            log_allowance: (0, Mono::default()),
+        }
     }
 
     /// A socket was accepted. `None`: over a limit, close it.
     pub fn handle_accepted(&mut self, now: Now, accepted: Accepted) -> Option<ConnectionId> {
-        None
+        self.now = now;
+        self.counters.accepted += 1;
+        self.open(accepted)
     }
 
     /// Another shard handed a connection over; its bytes are processed at once. `None`: over a limit, close it.
     pub fn handle_handed_over(&mut self, now: Now, hand_over: HandOver) -> Option<ConnectionId> {
-        None
+        self.now = now;
+        let id = self.open(hand_over.accepted)?;
+        self.read(id.slot, &hand_over.bytes);
+        Some(id)
     }
 
     /// The socket could not be moved (the target's tables are full): the client is answered 0x97 from here and closed.
-    pub fn handle_hand_over_failed(&mut self, now: Now, hand_over: HandOver) -> Option<ConnectionId> {
-        None
+    pub fn handle_hand_over_failed(&mut self, now: Now, hand_over: &HandOver) -> Option<ConnectionId> {
+        self.now = now;
+        let id = self.open(hand_over.accepted)?;
+        self.refuse_unread(id.slot, &hand_over.bytes);
+        Some(id)
     }
 
     /// Bytes arrived. An unknown connection (closed meanwhile) is ignored.
-    pub fn handle_bytes(&mut self, now: Now, connection: ConnectionId, bytes: &[u8]) {}
+    pub fn handle_bytes(&mut self, now: Now, connection: ConnectionId, bytes: &[u8]) {
+        self.now = now;
+        if self.links.get(connection).is_some() {
+            self.read(connection.slot, bytes);
+        }
+    }
 
     /// The buffer that [`poll_send`](Self::poll_send) gave has been sent whole.
-    pub fn handle_sent(&mut self, now: Now, connection: ConnectionId, buffer: Box<OutBuffer>) {}
+    pub fn handle_sent(&mut self, now: Now, connection: ConnectionId, buffer: Box<OutBuffer>) {
+        self.now = now;
+        if self.links.get(connection).is_some() {
+            self.links.sent(connection.slot, buffer);
+            self.after_sent(connection.slot);
+        } else {
+            self.links.pool.put(buffer);
+        }
+    }
 
     /// The peer closed, reset, or a send failed. `buffer`: one that was in flight, to be used again.
     /// The shard answers with [`Output::Close`].
-    pub fn handle_closed(&mut self, now: Now, connection: ConnectionId, buffer: Option<Box<OutBuffer>>) {}
+    pub fn handle_closed(&mut self, now: Now, connection: ConnectionId, buffer: Option<Box<OutBuffer>>) {
+        self.now = now;
+        if let Some(buffer) = buffer {
+            self.links.pool.put(buffer);
+        }
+        if self.links.get(connection).is_some() {
+            self.lost(connection.slot);
+        }
+    }
 
     /// A batch from another shard. Returns it emptied, to be given back to the sender for reuse.
     pub fn handle_peer(&mut self, now: Now, from: ShardId, batch: Box<PeerBatch>) -> Box<PeerBatch> {
-        batch
+        self.now = now;
+        self.on_batch(from, batch)
     }
 
     /// An emptied batch that this shard sent to `to` before came back.
-    pub fn handle_batch_returned(&mut self, to: ShardId, batch: Box<PeerBatch>) {}
+    pub fn handle_batch_returned(&mut self, to: ShardId, batch: Box<PeerBatch>) {
+        self.mesh.to(to).put_back(batch);
+    }
 
     /// Time passed; call at [`next_deadline`](Self::next_deadline) or later. Calling early does no harm.
-    pub fn handle_timeout(&mut self, now: Now) {}
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        self.on_timeout();
+    }
+
+    /// The process went over its memory watermark, or is below it again: over it publishers are paused and new clients refused.
+    pub fn handle_pressure(&mut self, now: Now, over: bool) {
+        self.now = now;
+        if self.pressure && !over {
+            self.pressure = false;
+            self.resume_publishers();
+        }
+        self.pressure = over;
+    }
 
     /// Leave: v5 clients get DISCONNECT 0x8B, wills of sessions that end fire, then every connection is closed by
     /// [`Output::Close`] once its last bytes are sent. Nothing new is accepted.
-    pub fn handle_shutdown(&mut self, now: Now) {}
+    pub fn handle_shutdown(&mut self, now: Now) {
+        self.now = now;
+        self.leave();
+    }
 
     /// What the driver has to do next besides sending.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.links.outputs.pop_front()
     }
 
     /// A connection with something to send and nothing in flight, and the bytes. They are the driver's until
     /// [`handle_sent`](Self::handle_sent) or [`handle_closed`](Self::handle_closed).
     pub fn poll_send(&mut self) -> Option<(ConnectionId, Box<OutBuffer>)> {
-        None
+        self.links.poll_send()
     }
 
     /// A batch for another shard. The driver asks only if it can take one for `to`: a full mailbox is simply not polled, and
     /// the shard counts what waits.
     pub fn poll_peer(&mut self, to: ShardId) -> Option<Box<PeerBatch>> {
-        None
+        let batch = self.mesh.to(to).poll()?;
+        if !self.paused.is_empty() && self.mesh.backlog() == 0 {
+            self.resume_publishers();
+        }
+        Some(batch)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due; `None` if nothing waits for time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        None
+        if self.fan_outs.is_empty() { self.wheel.next_deadline() } else { Some(self.now.mono) }
     }
 
     /// Connections that exist now.
     #[must_use]
     pub fn connection_count(&self) -> usize {
-        0
+        self.links.len()
+    }
+
+    /// Sessions that exist now, connected or not.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len() - self.ended.len()
+    }
+
+    /// What this shard has counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn filter_ids(&self, session: u32) -> Vec<FilterId> {
+        self.sessions.at(session).map(|s| s.filters.as_slice().to_vec()).unwrap_or_default()
     }
 }

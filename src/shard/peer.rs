@@ -1,5 +1,305 @@
-//! What shards say to each other.
+//! What shards say to each other, and the batches it travels in.
+//!
+//! Messages between a pair of shards arrive in the order they were sent; control and data share that order. A batch that was
+//! handled goes back to its sender empty, so that in steady state nothing is allocated.
 
-/// Messages from one shard to another, in order. An emptied batch goes back to be filled again.
+use crate::base::{Message, MessageHead, MessageRef, SessionId, ShardId, VhostId};
+use crate::queue::GroupRef;
+use crate::route::retained::Cursor;
+use crate::route::{Delta, SubscriptionOptions};
+use crate::session::Outcome;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Messages of at most this size, in bytes, travel inside the batch; larger ones by reference count.
+const INLINE_SIZE_MAX: usize = 256;
+/// A batch with this many bytes of messages is full.
+const BATCH_BYTES: usize = 64 * 1024;
+/// A batch with this many messages is full.
+const BATCH_MESSAGES: usize = 1024;
+/// Emptied batches a shard keeps for each other shard.
+const SPARE_BATCHES: usize = 8;
+
+/// Where the answer to a publish goes: an acknowledgement of one incarnation of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct CommitRef {
+    pub(super) session: SessionId,
+    pub(super) incarnation: u32,
+    pub(super) sequence: u64,
+}
+
+/// A message's bytes on their way between shards.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// In the batch: topic, properties and payload behind each other.
+    Inline { at: u32, topic: u16, properties: u16, payload: u16 },
+    /// In a message that both shards hold.
+    Shared(Arc<Message>),
+}
+
+/// A member of a shared subscription, as its home knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Join {
+    pub(super) vhost: VhostId,
+    pub(super) group: Box<str>,
+    pub(super) filter: Box<str>,
+    pub(super) member: SessionId,
+    pub(super) options: SubscriptionOptions,
+}
+
+/// One thing a shard tells another.
+#[derive(Debug)]
+pub(super) enum PeerMessage {
+    /// A message somebody there subscribes to.
+    Publish {
+        head: MessageHead,
+        topic_hash: u64,
+        body: Body,
+        commit: Option<CommitRef>,
+        /// If it was published with RETAIN: how many the sender has sent to the topic's retained home, this one included.
+        retained_sequence: u64,
+    },
+    /// A publish is done on a target.
+    Committed { commit: CommitRef, outcome: Outcome },
+    /// A filter came or went on the sender.
+    Interest { delta: Box<Delta>, sequence: u64 },
+    /// All deltas up to this one are in force. With it, how many retained messages the sender has sent to each shard.
+    InterestSettled { sequence: u64, retained_sent: Box<[u64]> },
+    /// A session joins a shared subscription whose home is here; answered by `Joined`.
+    Join { join: Box<Join>, token: (u32, u32), online: bool },
+    /// The join of this token is in force everywhere.
+    Joined { token: (u32, u32) },
+    /// A session leaves a shared subscription.
+    Leave { join: Box<Join> },
+    /// A member's client came or went.
+    MemberOnline { member: SessionId, vhost: VhostId, group: Box<str>, filter: Box<str>, online: bool },
+    /// A message a shared subscription's home gives to a member.
+    Assign { head: MessageHead, body: Body, group: GroupRef, options: SubscriptionOptions },
+    /// A member settled a delivery with QoS 1 or 2.
+    Settled { group: GroupRef },
+    /// A member's session ended before it acknowledged: give it to another.
+    Return { group: GroupRef, message: Arc<Message> },
+    /// Set or clear a retained message; its home is here.
+    Retain { message: Arc<Message>, commit: Option<CommitRef> },
+    /// Asks for a batch of retained messages.
+    Scan(Box<Scan>),
+    /// A batch of retained messages.
+    Scanned { replay: (u32, u32), messages: Vec<Arc<Message>>, cursor: Box<Cursor>, finished: bool },
+    /// The sender has published its last will: it is leaving.
+    Leaving,
+}
+
+/// A question for retained messages.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub(super) replay: (u32, u32),
+    pub(super) vhost: VhostId,
+    pub(super) filter: Box<str>,
+    pub(super) cursor: Box<Cursor>,
+    /// Answer only after so many retained messages of each shard have been applied.
+    pub(super) after: Box<[u64]>,
+}
+
+/// Messages from one shard to another, in order.
 #[derive(Default, Debug)]
-pub struct PeerBatch {}
+pub struct PeerBatch {
+    pub(super) messages: Vec<PeerMessage>,
+    pub(super) data: Vec<u8>,
+}
+
+impl PeerBatch {
+    /// How many messages it carries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether it carries none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.data.len() >= BATCH_BYTES || self.messages.len() >= BATCH_MESSAGES
+    }
+
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.data.clear();
+    }
+}
+
+/// The bytes of a message that travelled, borrowed again.
+///
+/// # Panics
+/// If the ranges are not the batch's: shards trust each other, and half a broker is worse than a restart.
+pub(super) fn borrow<'a>(head: MessageHead, body: &'a Body, data: &'a [u8]) -> MessageRef<'a> {
+    match body {
+        Body::Shared(message) => MessageRef { head, ..message.as_ref().as_ref() },
+        Body::Inline { at, topic, properties, payload } => {
+            let cut = |from: usize, size: u16| -> (Range<usize>, usize) {
+                let end = from + usize::from(size);
+                (from..end, end)
+            };
+            let (topic, end) = cut(*at as usize, *topic);
+            let (properties, end) = cut(end, *properties);
+            let (payload, _) = cut(end, *payload);
+            let topic = std::str::from_utf8(&data[topic]).expect("was a string on the other shard");
+            MessageRef { head, topic, properties: &data[properties], payload: &data[payload] }
+        }
+    }
+}
+
+/// What waits to be sent to one other shard.
+#[derive(Debug, Default)]
+#[allow(clippy::vec_box, reason = "batches move between shards as one word")]
+pub(super) struct Outbox {
+    waiting: VecDeque<Box<PeerBatch>>,
+    spare: Vec<Box<PeerBatch>>,
+}
+
+impl Outbox {
+    /// Puts a message without bytes at the end.
+    pub(super) fn push(&mut self, message: PeerMessage) {
+        self.last().messages.push(message);
+    }
+
+    /// Puts a message's bytes into the last batch, or shares them; gives what to call them by. `push` must follow at once.
+    pub(super) fn body(&mut self, message: &MessageRef<'_>, shared: &mut Option<Arc<Message>>) -> Body {
+        if message.size() > INLINE_SIZE_MAX {
+            return Body::Shared(Arc::clone(shared.get_or_insert_with(|| message.to_shared())));
+        }
+        let small = |size: usize| u16::try_from(size).expect("at most INLINE_SIZE_MAX");
+        let batch = self.last();
+        let at = u32::try_from(batch.data.len()).expect("bounded by BATCH_BYTES");
+        batch.data.extend_from_slice(message.topic.as_bytes());
+        batch.data.extend_from_slice(message.properties);
+        batch.data.extend_from_slice(message.payload);
+        Body::Inline {
+            at,
+            topic: small(message.topic.len()),
+            properties: small(message.properties.len()),
+            payload: small(message.payload.len()),
+        }
+    }
+
+    /// The next batch to send.
+    pub(super) fn poll(&mut self) -> Option<Box<PeerBatch>> {
+        self.waiting.pop_front()
+    }
+
+    /// Batches that wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// A batch came back.
+    pub(super) fn put_back(&mut self, mut batch: Box<PeerBatch>) {
+        debug_assert!(batch.is_empty(), "a batch comes back empty");
+        batch.clear();
+        if self.spare.len() < SPARE_BATCHES {
+            self.spare.push(batch);
+        }
+    }
+
+    fn last(&mut self) -> &mut PeerBatch {
+        if self.waiting.back().is_none_or(|batch| batch.is_full()) {
+            let batch = self.spare.pop().unwrap_or_default();
+            self.waiting.push_back(batch);
+        }
+        self.waiting.back_mut().expect("pushed above")
+    }
+}
+
+/// All other shards, as this one sees them.
+#[derive(Debug)]
+pub(super) struct Mesh {
+    id: ShardId,
+    outboxes: Vec<Outbox>,
+    /// Deltas sent; each shard has acknowledged up to `settled`.
+    pub(super) delta_sequence: u64,
+    settled: Vec<u64>,
+    /// Retained messages sent to each home.
+    pub(super) retained_sent: Vec<u64>,
+    /// Retained messages applied here, by sender.
+    pub(super) retained_applied: Vec<u64>,
+    /// `[from][home]`: how many retained messages `from` had sent to `home` when it last told us.
+    retained_seen: Vec<Vec<u64>>,
+    /// Who has published its last will.
+    pub(super) left: Vec<bool>,
+}
+
+/// Batches that may wait for other shards, all together, before publishers are paused.
+pub(super) const BACKLOG_BATCHES_MAX: usize = 64;
+
+impl Mesh {
+    pub(super) fn new(id: ShardId, shards: u16) -> Self {
+        let n = usize::from(shards);
+        Self {
+            id,
+            outboxes: (0..n).map(|_| Outbox::default()).collect(),
+            delta_sequence: 0,
+            settled: vec![0; n],
+            retained_sent: vec![0; n],
+            retained_applied: vec![0; n],
+            retained_seen: vec![vec![0; n]; n],
+            left: vec![false; n],
+        }
+    }
+
+    pub(super) fn to(&mut self, shard: ShardId) -> &mut Outbox {
+        debug_assert_ne!(shard, self.id, "a shard does not write to itself");
+        &mut self.outboxes[shard.index()]
+    }
+
+    /// Every other shard.
+    pub(super) fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let id = self.id;
+        (0..u16::try_from(self.outboxes.len()).expect("shards are u16"))
+            .map(ShardId)
+            .filter(move |shard| *shard != id)
+    }
+
+    /// The delta that every other shard has in force.
+    pub(super) fn settled_everywhere(&self) -> u64 {
+        let id = self.id;
+        let others = self.settled.iter().enumerate().filter(|(shard, _)| *shard != id.index());
+        others.map(|(_, sequence)| *sequence).min().unwrap_or(self.delta_sequence)
+    }
+
+    pub(super) fn settle(&mut self, from: ShardId, sequence: u64, retained_sent: &[u64]) {
+        let settled = &mut self.settled[from.index()];
+        *settled = (*settled).max(sequence);
+        for (home, sent) in retained_sent.iter().enumerate() {
+            self.see_retained(from, ShardId(u16::try_from(home).expect("shards are u16")), *sent);
+        }
+    }
+
+    /// `from` has sent `sequence` retained messages to `home`.
+    pub(super) fn see_retained(&mut self, from: ShardId, home: ShardId, sequence: u64) {
+        let seen = &mut self.retained_seen[from.index()][home.index()];
+        *seen = (*seen).max(sequence);
+    }
+
+    /// What `home` must have applied, by sender, before its answer is not older than what was seen here.
+    pub(super) fn retained_after(&self, home: ShardId) -> Box<[u64]> {
+        self.retained_seen.iter().map(|by_home| by_home[home.index()]).collect()
+    }
+
+    /// Whether everything asked for in `after` has been applied here.
+    pub(super) fn has_applied(&self, after: &[u64]) -> bool {
+        let id = self.id.index();
+        after
+            .iter()
+            .zip(&self.retained_applied)
+            .enumerate()
+            .all(|(from, (want, have))| from == id || want <= have)
+    }
+
+    /// Batches that wait for all other shards together.
+    pub(super) fn backlog(&self) -> usize {
+        self.outboxes.iter().map(Outbox::len).sum()
+    }
+}

@@ -1,0 +1,78 @@
+//! What other shards say.
+
+use super::Shard;
+use super::peer::{PeerBatch, PeerMessage, borrow};
+use crate::base::ShardId;
+use crate::session::Outcome;
+
+impl Shard {
+    pub(super) fn on_batch(&mut self, from: ShardId, mut batch: Box<PeerBatch>) -> Box<PeerBatch> {
+        let mut settled = None;
+        let mut messages = std::mem::take(&mut batch.messages);
+        for message in messages.drain(..) {
+            self.on_message(from, message, &batch.data, &mut settled);
+        }
+        batch.messages = messages;
+        batch.data.clear();
+        if let Some(sequence) = settled {
+            // One answer for all deltas of the batch.
+            let retained_sent = self.mesh.retained_sent.clone().into_boxed_slice();
+            self.mesh.to(from).push(PeerMessage::InterestSettled { sequence, retained_sent });
+        }
+        batch
+    }
+
+    fn on_message(&mut self, from: ShardId, message: PeerMessage, data: &[u8], settled: &mut Option<u64>) {
+        match message {
+            PeerMessage::Publish { head, topic_hash, body, commit, retained_sequence } => {
+                let message = borrow(head, &body, data);
+                if retained_sequence > 0 {
+                    self.mesh.see_retained(from, self.retained_home(topic_hash), retained_sequence);
+                }
+                let (outcome, waits) = self.route_from(from, &message, topic_hash, commit);
+                if let Some(commit) = commit.filter(|_| waits == 0) {
+                    self.report(from, commit, outcome);
+                }
+            }
+            PeerMessage::Committed { commit, outcome } => self.committed(commit, outcome),
+            PeerMessage::Interest { delta, sequence } => {
+                self.interest.apply(from, &delta);
+                *settled = Some(sequence);
+            }
+            PeerMessage::InterestSettled { sequence, retained_sent } => {
+                self.mesh.settle(from, sequence, &retained_sent);
+                self.check_settled();
+            }
+            PeerMessage::Join { join, token, online } => self.on_join(from, &join, token, online),
+            PeerMessage::Joined { token } => self.subscribe_step_done(token),
+            PeerMessage::Leave { join } => self.on_leave(&join),
+            PeerMessage::MemberOnline { member, vhost, group, filter, online } => {
+                self.on_member_online(member, vhost, &group, &filter, online);
+            }
+            PeerMessage::Assign { head, body, group, options } => {
+                let message = borrow(head, &body, data);
+                self.on_assign(group, options, &message);
+            }
+            PeerMessage::Settled { group } => self.on_settled(group),
+            PeerMessage::Return { group, message } => self.on_return(group, message),
+            PeerMessage::Retain { message, commit } => {
+                let outcome = self.set_retained(message);
+                self.mesh.retained_applied[from.index()] += 1;
+                if let Some(commit) = commit {
+                    let outcome = Outcome { not_retained: outcome.not_retained, ..Outcome::default() };
+                    self.report(from, commit, outcome);
+                }
+                self.retry_held_scans();
+            }
+            PeerMessage::Scan(scan) => self.on_scan(from, scan),
+            PeerMessage::Scanned { replay, messages, cursor, finished } => {
+                self.on_scanned(replay, messages, cursor, finished);
+            }
+            PeerMessage::Leaving => {
+                self.finish_fan_outs();
+                self.mesh.left[from.index()] = true;
+                self.close_all_if_left();
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! PUBLISH in, and its acknowledgements.
+
+use super::Shard;
+use super::peer::CommitRef;
+use super::read::Flow;
+use crate::base::{MessageHead, MessageRef, PacketId, Publisher, QoS, ReasonCode, Version, Wall};
+use crate::codec::{self, Ack, AckKind, Packet, Publish, RawPacket, Sender};
+use crate::session::{Outcome, Ready, Violation};
+use std::num::NonZeroU16;
+use std::rc::Rc;
+
+impl Shard {
+    /// A PUBLISH; `whole` are its bytes.
+    pub(super) fn on_publish(
+        &mut self,
+        slot: u32,
+        session: u32,
+        raw: RawPacket<'_>,
+        whole: &[u8],
+        version: Version,
+    ) -> Result<Flow, Violation> {
+        let Packet::Publish(publish) = codec::decode(raw, version, Sender::Client)? else {
+            unreachable!("decoded as its type")
+        };
+        let alias = match publish.topic_alias {
+            Some(alias) => Some(self.resolve_alias(slot, alias, publish.topic)?),
+            None => None,
+        };
+        if let Some(connection) = self.links.at_mut(slot) {
+            connection.publishes = true;
+        }
+        self.counters.received[usize::from(publish.qos.bits())] += 1;
+        let mut scratch = std::mem::take(&mut self.scratch.properties);
+        let message = MessageRef {
+            head: self.head_of(session, &publish),
+            topic: alias.as_deref().unwrap_or(publish.topic),
+            properties: publish.properties.forward(&mut scratch),
+            payload: publish.payload,
+        };
+        let result = match publish.packet_id {
+            None => {
+                // What a v3 client sends with QoS 0 is, byte for byte, what a v3 subscriber gets.
+                let verbatim = (!version.is_v5() && !publish.retain).then_some(whole);
+                self.route(&message, verbatim, None);
+                Ok(())
+            }
+            Some(packet_id) => self.accept(slot, session, packet_id, &message, version),
+        };
+        self.scratch.properties = scratch;
+        result?;
+        // Refusing a publish may have closed the connection.
+        let open = self.links.at(slot).is_some_and(|c| !matches!(c.phase, super::connection::Phase::Closing));
+        Ok(if open { Flow::Continue } else { Flow::Stop })
+    }
+
+    fn head_of(&self, session: u32, publish: &Publish<'_>) -> MessageHead {
+        let entry = self.sessions.at(session).expect("the connection's session exists");
+        let id = self.sessions.id_at(session).expect("the connection's session exists");
+        MessageHead {
+            vhost: entry.vhost,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at: publish.expiry.map_or(Wall::NEVER, |secs| self.now.wall.plus_secs(secs)),
+            publisher: Some(Publisher { session: id, client_hash: entry.client_hash }),
+        }
+    }
+
+    fn resolve_alias(&mut self, slot: u32, alias: NonZeroU16, topic: &str) -> Result<Rc<str>, Violation> {
+        let maximum = self.options.session.topic_alias_maximum;
+        let connection = self.links.at_mut(slot).expect("the packet came from it");
+        connection.aliases_mut().incoming.resolve(alias, topic, maximum)
+    }
+
+    /// A publish with QoS 1 or 2: routed once, acknowledged when its targets are done.
+    fn accept(
+        &mut self,
+        slot: u32,
+        session: u32,
+        packet_id: PacketId,
+        message: &MessageRef<'_>,
+        version: Version,
+    ) -> Result<(), Violation> {
+        let id = self.sessions.id_at(session).expect("the connection's session exists");
+        let entry = self.sessions.at_mut(session).expect("the connection's session exists");
+        let incarnation = entry.incarnation;
+        let incoming = entry.incoming.get_or_insert_default();
+        let qos = message.head.qos;
+        if !incoming.acks.is_empty() && incoming.acks.contains(packet_id) {
+            // Its acknowledgement is on the way.
+            return Ok(());
+        }
+        let repeated = qos == QoS::ExactlyOnce && incoming.received.contains(packet_id);
+        if !repeated {
+            let in_flight = incoming.received.len() + incoming.qos1_waiting as usize;
+            // [MQTT-3.3.4-7]
+            if version.is_v5() && in_flight >= usize::from(self.options.session.receive_maximum) {
+                return Err(Violation::ReceiveMaximum);
+            }
+            if qos == QoS::ExactlyOnce {
+                incoming.received.insert(packet_id);
+            }
+        }
+        let sequence = incoming.acks.next_sequence();
+        let (outcome, missing) = if repeated {
+            // [MQTT-4.3.3-10]
+            (Outcome { matched: true, taken: true, ..Outcome::default() }, 0)
+        } else {
+            self.route(message, None, Some(CommitRef { session: id, incarnation, sequence }))
+        };
+        let ready = Ready { packet_id, qos, outcome };
+        let entry = self.sessions.at_mut(session).expect("routing ends no connected session");
+        let incoming = entry.incoming.get_or_insert_default();
+        if missing == 0 && incoming.acks.is_empty() {
+            self.acknowledge(slot, session, ready);
+        } else {
+            incoming.acks.push(ready, missing);
+            incoming.qos1_waiting += u32::from(qos == QoS::AtLeastOnce);
+        }
+        Ok(())
+    }
+
+    /// A target of a publish is done.
+    pub(super) fn committed(&mut self, commit: CommitRef, outcome: Outcome) {
+        let Some(entry) = self.sessions.get_mut(commit.session) else { return };
+        let (incarnation, link) = (entry.incarnation, entry.connection());
+        if incarnation != commit.incarnation {
+            return;
+        }
+        let Some(incoming) = &mut entry.incoming else { return };
+        incoming.acks.settle(commit.sequence, outcome);
+        let Some(link) = link else { return };
+        self.flush_acks(link, commit.session.slot);
+    }
+
+    /// Sends the acknowledgements that nothing holds back any more.
+    fn flush_acks(&mut self, slot: u32, session: u32) {
+        loop {
+            let Some(entry) = self.sessions.at_mut(session) else { return };
+            let Some(incoming) = &mut entry.incoming else { return };
+            let Some(ready) = incoming.acks.pop_ready() else { return };
+            incoming.qos1_waiting -= u32::from(ready.qos == QoS::AtLeastOnce);
+            self.acknowledge(slot, session, ready);
+            if self.sessions.at(session).is_none_or(|entry| entry.connection() != Some(slot)) {
+                return;
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, slot: u32, session: u32, ready: Ready) {
+        let Some(connection) = self.links.at(slot) else { return };
+        let version = connection.version;
+        let reason = reason(ready.outcome);
+        if reason.is_error() && !version.is_v5() && ready.outcome.refused && !ready.outcome.taken {
+            // The version cannot say no, and silence would leave the client's window hanging.
+            return self.violate(slot, Violation::PublishRefused);
+        }
+        let kind = if ready.qos == QoS::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
+        if reason.is_error() && version.is_v5() && kind == AckKind::PubRec {
+            // The exchange ends here. [MQTT-4.3.3-9]
+            if let Some(incoming) = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut()) {
+                incoming.received.remove(ready.packet_id);
+            }
+        }
+        let text = reason_text(reason).filter(|_| connection.problem_information);
+        codec::encode_ack(kind, ready.packet_id, reason, text, version, self.links.out(slot).bytes_mut());
+    }
+
+    /// PUBREL releases the packet identifier. [MQTT-4.3.3-11]
+    pub(super) fn on_pubrel(&mut self, slot: u32, session: u32, ack: &Ack<'_>) {
+        let Some(connection) = self.links.at(slot) else { return };
+        let version = connection.version;
+        let incoming = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut());
+        let known = incoming.is_some_and(|incoming| incoming.received.remove(ack.packet_id));
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        codec::encode_ack(
+            AckKind::PubComp,
+            ack.packet_id,
+            reason,
+            None,
+            version,
+            self.links.out(slot).bytes_mut(),
+        );
+    }
+}
+
+/// What the publisher is told.
+fn reason(outcome: Outcome) -> ReasonCode {
+    if (outcome.refused && !outcome.taken) || outcome.not_retained {
+        ReasonCode::QuotaExceeded
+    } else if outcome.matched {
+        ReasonCode::Success
+    } else {
+        ReasonCode::NoMatchingSubscribers
+    }
+}
+
+fn reason_text(reason: ReasonCode) -> Option<&'static str> {
+    (reason == ReasonCode::QuotaExceeded)
+        .then_some("over a limit of a queue or of the retained message store")
+}

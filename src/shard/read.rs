@@ -1,0 +1,235 @@
+//! Bytes to packets, packets to handlers.
+//!
+//! A packet that arrives in one piece is decoded where it lies. The beginning of one that does not is copied, and grows as its
+//! bytes arrive (never by what its length field promises), up to the size limit, which is checked on the fixed header.
+
+use super::Shard;
+use super::connection::{PAUSED_OUT, PAUSED_OVERLOAD, Phase};
+use super::peer::BACKLOG_BATCHES_MAX;
+use crate::base::{ReasonCode, Version};
+use crate::codec::{self, Disconnect, Frame, Packet, PacketType, RawPacket, Sender};
+use crate::session::{Violation, expiry_on_disconnect};
+
+/// The longest fixed header: type, and a length of four bytes.
+const FIXED_HEADER_SIZE_MAX: usize = 5;
+/// A connection whose out-buffer holds this much is not read from until it has been sent.
+const OUT_BYTES_PAUSE: usize = 1 << 20;
+
+/// Whether to go on with the bytes behind a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// The connection goes on.
+    Continue,
+    /// It was closed or handed over.
+    Stop,
+}
+
+impl Shard {
+    /// Reads whatever has arrived on a connection.
+    pub(super) fn read(&mut self, slot: u32, mut bytes: &[u8]) {
+        if let Some(connection) = self.links.at_mut(slot) {
+            connection.last_received = self.now.mono;
+        }
+        if let Some(partial) = self.links.take_partial(slot) {
+            match self.complete(slot, *partial, bytes) {
+                Some(rest) => bytes = rest,
+                None => return,
+            }
+        }
+        while !bytes.is_empty() {
+            let size_max = self.packet_size_max(slot);
+            match codec::frame(bytes, size_max) {
+                Ok(Frame::Complete(raw)) => {
+                    let size = raw.size;
+                    if self.packet(slot, raw, bytes) == Flow::Stop {
+                        return;
+                    }
+                    bytes = &bytes[size..];
+                }
+                Ok(Frame::Incomplete { .. }) => {
+                    self.links.keep_partial(slot, Box::new(bytes.to_vec()));
+                    return;
+                }
+                Err(malformed) => return self.violate(slot, malformed.into()),
+            }
+        }
+    }
+
+    /// Goes on with a packet whose beginning came before. Gives the bytes behind it, or `None` if there is nothing to go on with.
+    fn complete<'a>(&mut self, slot: u32, mut partial: Vec<u8>, mut bytes: &'a [u8]) -> Option<&'a [u8]> {
+        loop {
+            match codec::frame(&partial, self.packet_size_max(slot)) {
+                Ok(Frame::Complete(raw)) => {
+                    let size = raw.size;
+                    debug_assert_eq!(size, partial.len(), "no more is copied than one packet has");
+                    let flow = if self.is_connecting(slot) {
+                        // CONNECT may move to another shard, with everything behind it.
+                        partial.extend_from_slice(bytes);
+                        let Ok(Frame::Complete(raw)) = codec::frame(&partial, u32::MAX) else { return None };
+                        self.packet(slot, raw, &partial)
+                    } else {
+                        self.packet(slot, raw, &partial)
+                    };
+                    return (flow == Flow::Continue).then_some(bytes);
+                }
+                Ok(Frame::Incomplete { size }) => {
+                    let wanted = size.unwrap_or_else(|| (partial.len() + 1).min(FIXED_HEADER_SIZE_MAX));
+                    let (now, later) = bytes.split_at((wanted - partial.len()).min(bytes.len()));
+                    partial.extend_from_slice(now);
+                    bytes = later;
+                    if partial.len() < wanted {
+                        self.links.keep_partial(slot, Box::new(partial));
+                        return None;
+                    }
+                }
+                Err(malformed) => {
+                    self.violate(slot, malformed.into());
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn packet_size_max(&self, slot: u32) -> u32 {
+        if self.is_connecting(slot) {
+            self.options.session.packet_size_max_unauthenticated
+        } else {
+            self.options.session.packet_size_max
+        }
+    }
+
+    fn is_connecting(&self, slot: u32) -> bool {
+        self.links.at(slot).is_some_and(|connection| matches!(connection.phase, Phase::Connecting(_)))
+    }
+
+    /// One whole packet; `unread` are the bytes from its first one on.
+    fn packet(&mut self, slot: u32, raw: RawPacket<'_>, unread: &[u8]) -> Flow {
+        let Some(connection) = self.links.at(slot) else { return Flow::Stop };
+        let (version, session) = match connection.phase {
+            Phase::Closing => return Flow::Stop,
+            Phase::Connecting(_) => return self.first_packet(slot, raw, unread),
+            Phase::Established { session } => (connection.version, session),
+        };
+        let result = if raw.packet_type() == PacketType::Publish {
+            self.on_publish(slot, session, raw, &unread[..raw.size], version)
+        } else {
+            self.on_packet(slot, session, raw, version)
+        };
+        match result {
+            Ok(Flow::Continue) => {
+                self.pause_if_flooded(slot);
+                Flow::Continue
+            }
+            Ok(Flow::Stop) => Flow::Stop,
+            Err(violation) => {
+                self.violate(slot, violation);
+                Flow::Stop
+            }
+        }
+    }
+
+    fn first_packet(&mut self, slot: u32, raw: RawPacket<'_>, unread: &[u8]) -> Flow {
+        // [MQTT-3.1.0-1]
+        if raw.packet_type() != PacketType::Connect {
+            self.violate(slot, Violation::NotConnected);
+            return Flow::Stop;
+        }
+        match codec::decode(raw, Version::V5, Sender::Client) {
+            Ok(Packet::Connect(connect)) => self.on_connect(slot, &connect, unread),
+            Ok(_) => unreachable!("decoded as its type"),
+            Err(malformed) => {
+                // A CONNECT that cannot be decoded is still answered in its own version, where that can be seen.
+                if let Some(version) = codec::answer_version(&raw)
+                    && let Some(connection) = self.links.at_mut(slot)
+                {
+                    connection.version = version;
+                }
+                self.violate(slot, malformed.into());
+                Flow::Stop
+            }
+        }
+    }
+
+    fn on_packet(
+        &mut self,
+        slot: u32,
+        session: u32,
+        raw: RawPacket<'_>,
+        version: Version,
+    ) -> Result<Flow, Violation> {
+        match codec::decode(raw, version, Sender::Client)? {
+            Packet::PubAck(ack) => self.on_puback(session, &ack)?,
+            Packet::PubRec(ack) => self.on_pubrec(slot, session, &ack)?,
+            Packet::PubRel(ack) => self.on_pubrel(slot, session, &ack),
+            Packet::PubComp(ack) => self.on_pubcomp(session, &ack),
+            Packet::Subscribe(subscribe) => self.on_subscribe(slot, session, &subscribe)?,
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(slot, session, &unsubscribe),
+            Packet::PingReq => {
+                // [MQTT-3.12.4-1]
+                codec::encode_pingresp(self.links.out(slot).bytes_mut());
+            }
+            Packet::Disconnect(disconnect) => return self.on_disconnect(slot, session, &disconnect),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => return Err(Violation::ConnectedTwice),
+            // No authentication method was agreed on. [MQTT-4.12.0-6]
+            Packet::Auth(_) => return Err(Violation::UnexpectedAuth),
+            Packet::Publish(_) => unreachable!("has its own way"),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                return Err(Violation::ServerPacket);
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn on_disconnect(
+        &mut self,
+        slot: u32,
+        session: u32,
+        disconnect: &Disconnect<'_>,
+    ) -> Result<Flow, Violation> {
+        let entry = self.sessions.at_mut(session).expect("the connection's session exists");
+        let expiry =
+            expiry_on_disconnect(entry.expiry_secs, disconnect.session_expiry, &self.options.session)?;
+        self.set_expiry(session, expiry);
+        // [MQTT-3.14.4-3]
+        let with_will = disconnect.reason != ReasonCode::Success;
+        self.detach(slot, session, with_will, None);
+        self.links.close(slot);
+        Ok(Flow::Stop)
+    }
+
+    /// A client that does not read its answers, or publishes while others are behind, is not read from for a while.
+    fn pause_if_flooded(&mut self, slot: u32) {
+        let Some(connection) = self.links.at(slot) else { return };
+        let backlog = super::connection::Links::backlog(connection).bytes;
+        if backlog >= OUT_BYTES_PAUSE && connection.paused & PAUSED_OUT == 0 {
+            self.links.pause(slot, PAUSED_OUT);
+        }
+        let overloaded = self.pressure
+            || (self.shards > 1 && self.mesh.backlog() > BACKLOG_BATCHES_MAX)
+            || self.fan_outs.len() > super::routing::FAN_OUTS_MAX;
+        if overloaded {
+            self.pause_publisher(slot);
+        }
+    }
+
+    fn pause_publisher(&mut self, slot: u32) {
+        let Some(connection) = self.links.at(slot) else { return };
+        if connection.publishes && connection.paused & PAUSED_OVERLOAD == 0 {
+            self.paused.extend(self.links.id_at(slot));
+            self.links.pause(slot, PAUSED_OVERLOAD);
+        }
+    }
+
+    /// Reads again from everybody who was paused for overload; those who still flood are paused again by their next packet.
+    pub(super) fn resume_publishers(&mut self) {
+        if self.pressure {
+            return;
+        }
+        for id in std::mem::take(&mut self.paused) {
+            if self.links.get(id).is_some() {
+                self.links.resume(id.slot, PAUSED_OVERLOAD);
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Retained messages to new subscriptions.
+//!
+//! A replay asks the homes of the retained messages that may match, one after the other, for one batch at a time, and the next
+//! one when the subscriber has room: paced, and it always finishes. Two things keep it true to "the last value a subscriber sees
+//! is the retained value":
+//!
+//! - A home answers only after it has applied every retained message this shard knows to have been sent to it (the counts
+//!   travel with live messages and with [`InterestSettled`](super::peer::PeerMessage::InterestSettled)), so a replay is never older than
+//!   what was seen live before.
+//! - Topics delivered live with RETAIN while the replay runs are noted and skipped. When too many are noted, live messages of
+//!   the subscription wait until the replay is through.
+
+use super::Shard;
+use super::connection::Links;
+use super::deliver::OUT_BYTES_HIGH;
+use super::peer::{PeerMessage, Scan};
+use super::routing::{Routing, Target};
+use crate::base::topic::{has_wildcard, matches};
+use crate::base::{Message, QoS, SessionId, ShardId, VhostId};
+use crate::queue::Identifiers;
+use crate::route::Subscriber;
+use crate::route::retained::Cursor;
+use hashbrown::HashSet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Retained messages in one batch.
+const BATCH: usize = 64;
+/// Topics noted before live messages wait.
+const NOTED_MAX: usize = 4096;
+/// Messages a session's queue may hold while a replay goes on filling it.
+const QUEUE_LEN_HIGH: usize = 64;
+
+/// A replay to be started.
+#[derive(Debug)]
+pub(super) struct NewReplay {
+    pub(super) vhost: VhostId,
+    pub(super) filter: Box<str>,
+    pub(super) qos: QoS,
+    pub(super) subscription_id: u32,
+}
+
+/// A replay that runs.
+#[derive(Debug)]
+pub(super) struct Replay {
+    session: SessionId,
+    what: NewReplay,
+    /// Shards not asked to the end yet; the last one is asked now.
+    homes: Vec<ShardId>,
+    /// Where the current home goes on; `None` while it is being asked.
+    cursor: Option<Box<Cursor>>,
+    batch: VecDeque<Arc<Message>>,
+    noted: HashSet<u64>,
+    /// Live messages that wait for the end, once too many topics were noted.
+    parked: Vec<(Target, Arc<Message>)>,
+    parking: bool,
+}
+
+/// A question that waits for retained messages still on their way here.
+#[derive(Debug)]
+pub(super) struct HeldScan {
+    from: ShardId,
+    scan: Box<Scan>,
+}
+
+impl Shard {
+    pub(super) fn start_replay(&mut self, session: SessionId, what: NewReplay) {
+        let homes: Vec<ShardId> = if has_wildcard(&what.filter) {
+            (0..self.shards).map(ShardId).collect()
+        } else {
+            vec![self.retained_home(self.trie.topic_hash(what.vhost, &what.filter))]
+        };
+        let replay = Replay {
+            session,
+            what,
+            homes,
+            cursor: Some(Box::default()),
+            batch: VecDeque::new(),
+            noted: HashSet::new(),
+            parked: Vec::new(),
+            parking: false,
+        };
+        let token = self.replays.insert(replay);
+        if let Some(entry) = self.sessions.get_mut(session) {
+            entry.extra().replays.push(token.0);
+        }
+        self.step_replay(token);
+    }
+
+    /// Goes on with a session's replays, as far as it has room.
+    pub(super) fn step_replays(&mut self, session: u32) {
+        let Some(extra) = self.sessions.at(session).and_then(|entry| entry.extra.as_ref()) else { return };
+        if extra.replays.is_empty() {
+            return;
+        }
+        for slot in extra.replays.clone() {
+            if let Some(generation) = self.replays.generation_at(slot) {
+                self.step_replay((slot, generation));
+            }
+        }
+    }
+
+    fn step_replay(&mut self, token: (u32, u32)) {
+        loop {
+            let Some(replay) = self.replays.get_mut(token.0, token.1) else { return };
+            if let Some(message) = replay.batch.front() {
+                let message = Arc::clone(message);
+                let (session, qos) = (replay.session.slot, replay.what.qos.min(message.head().qos));
+                if !self.has_room(session, qos) {
+                    return;
+                }
+                self.replay_one(token, &message);
+                continue;
+            }
+            if replay.homes.is_empty() {
+                return self.finish_replay(token);
+            }
+            if !self.ask(token) {
+                return;
+            }
+        }
+    }
+
+    /// Asks the current home for a batch; `false`: the answer will come later.
+    fn ask(&mut self, token: (u32, u32)) -> bool {
+        let Some(replay) = self.replays.get_mut(token.0, token.1) else { return false };
+        let Some(home) = replay.homes.last().copied() else { return false };
+        let Some(cursor) = replay.cursor.take() else { return false };
+        let (vhost, filter) = (replay.what.vhost, replay.what.filter.clone());
+        let after = self.mesh.retained_after(home);
+        let scan = Box::new(Scan { replay: token, vhost, filter, cursor, after });
+        if home != self.id {
+            self.mesh.to(home).push(PeerMessage::Scan(scan));
+            return false;
+        }
+        if !self.mesh.has_applied(&scan.after) {
+            self.held_scans.push_back(HeldScan { from: home, scan });
+            return false;
+        }
+        let (messages, cursor, finished) = self.scan(scan);
+        self.take_batch(token, messages, cursor, finished);
+        true
+    }
+
+    /// Another shard asks for retained messages.
+    pub(super) fn on_scan(&mut self, from: ShardId, scan: Box<Scan>) {
+        if !self.mesh.has_applied(&scan.after) {
+            self.held_scans.push_back(HeldScan { from, scan });
+            return;
+        }
+        let replay = scan.replay;
+        let (messages, cursor, finished) = self.scan(scan);
+        if from == self.id {
+            self.on_scanned(replay, messages, cursor, finished);
+        } else {
+            self.mesh.to(from).push(PeerMessage::Scanned { replay, messages, cursor, finished });
+        }
+    }
+
+    fn scan(&mut self, mut scan: Box<Scan>) -> (Vec<Arc<Message>>, Box<Cursor>, bool) {
+        let mut messages = Vec::new();
+        let wall = self.now.wall;
+        let finished =
+            self.retained.scan(scan.vhost, &scan.filter, &mut scan.cursor, BATCH, wall, &mut messages);
+        (messages, scan.cursor, finished)
+    }
+
+    /// More retained messages have been applied here: questions that waited for them are answered.
+    pub(super) fn retry_held_scans(&mut self) {
+        for _ in 0..self.held_scans.len() {
+            if let Some(held) = self.held_scans.pop_front() {
+                self.on_scan(held.from, held.scan);
+            }
+        }
+    }
+
+    pub(super) fn on_scanned(
+        &mut self,
+        token: (u32, u32),
+        messages: Vec<Arc<Message>>,
+        cursor: Box<Cursor>,
+        finished: bool,
+    ) {
+        self.take_batch(token, messages, cursor, finished);
+        self.step_replay(token);
+    }
+
+    fn take_batch(
+        &mut self,
+        token: (u32, u32),
+        messages: Vec<Arc<Message>>,
+        cursor: Box<Cursor>,
+        finished: bool,
+    ) {
+        let Some(replay) = self.replays.get_mut(token.0, token.1) else { return };
+        replay.batch.extend(messages);
+        if finished {
+            replay.homes.pop();
+            replay.cursor = Some(Box::default());
+        } else {
+            replay.cursor = Some(cursor);
+        }
+    }
+
+    /// Delivers the first message of the batch, unless its topic was delivered live meanwhile.
+    fn replay_one(&mut self, token: (u32, u32), message: &Arc<Message>) {
+        let message_ref = message.as_ref().as_ref();
+        let hash = self.trie.topic_hash(message_ref.head.vhost, message_ref.topic);
+        let Some(replay) = self.replays.get_mut(token.0, token.1) else { return };
+        replay.batch.pop_front();
+        if replay.noted.contains(&hash) || message_ref.is_expired(self.now.wall) {
+            return;
+        }
+        let target = Target {
+            subscriber: Subscriber(replay.session.slot),
+            qos: replay.what.qos.min(message_ref.head.qos),
+            // [MQTT-3.3.1-8]
+            retain: true,
+            identifiers: match replay.what.subscription_id {
+                0 => Identifiers::None,
+                id => Identifiers::One(id),
+            },
+        };
+        let session = replay.session;
+        self.deliver_past_replays(session, &target, message);
+    }
+
+    fn deliver_past_replays(&mut self, session: SessionId, target: &Target, message: &Arc<Message>) {
+        if self.sessions.get_mut(session).is_none() {
+            return;
+        }
+        self.scratch.encoded.v3.clear();
+        self.scratch.encoded.v5.clear();
+        let message_ref = message.as_ref().as_ref();
+        let topic_hash = self.trie.topic_hash(message_ref.head.vhost, message_ref.topic);
+        let shared = Some(Arc::clone(message));
+        let mut routing = Routing { message: &message_ref, topic_hash, verbatim: None, shared };
+        self.deliver_now(session.slot, target, &mut routing, None);
+    }
+
+    fn has_room(&self, session: u32, qos: QoS) -> bool {
+        let Some(entry) = self.sessions.at(session) else { return true };
+        let link = entry.connection().and_then(|link| self.links.at(link));
+        // Without a client there is nobody to wait for: what has a queue goes there, the rest is dropped.
+        let Some(connection) = link else { return true };
+        if Links::backlog(connection).bytes >= OUT_BYTES_HIGH {
+            return false;
+        }
+        qos == QoS::AtMostOnce
+            || entry.outgoing.as_ref().is_none_or(|outgoing| outgoing.queue.len() < QUEUE_LEN_HIGH)
+    }
+
+    /// Whether a live message has to wait for a replay; notes its topic otherwise.
+    pub(super) fn replay_intercepts(
+        &mut self,
+        session: u32,
+        target: &Target,
+        routing: &mut Routing<'_>,
+    ) -> bool {
+        let Some(extra) = self.sessions.at(session).and_then(|entry| entry.extra.as_ref()) else {
+            return false;
+        };
+        let message = routing.message;
+        for slot in &extra.replays {
+            let Some(replay) = self.replays.at_mut(*slot) else { continue };
+            if replay.what.vhost != message.head.vhost || !matches(&replay.what.filter, message.topic) {
+                continue;
+            }
+            if message.head.retain {
+                if replay.noted.len() < NOTED_MAX {
+                    replay.noted.insert(routing.topic_hash);
+                } else {
+                    replay.parking |= !replay.noted.contains(&routing.topic_hash);
+                }
+            }
+            if replay.parking {
+                replay.parked.push((target.clone(), routing.share()));
+                return true;
+            }
+        }
+        false
+    }
+
+    fn finish_replay(&mut self, token: (u32, u32)) {
+        let Some(replay) = self.replays.remove(token.0, token.1) else { return };
+        self.unlist_replay(replay.session.slot, token.0);
+        for (target, message) in &replay.parked {
+            self.deliver_past_replays(replay.session, target, message);
+        }
+    }
+
+    /// The session ends.
+    pub(super) fn cancel_replays(&mut self, session: u32) {
+        let extra = self.sessions.at_mut(session).and_then(|entry| entry.extra.as_mut());
+        for slot in extra.map(|extra| std::mem::take(&mut extra.replays)).unwrap_or_default() {
+            if let Some(generation) = self.replays.generation_at(slot) {
+                self.replays.remove(slot, generation);
+            }
+        }
+    }
+
+    /// The session unsubscribes from a filter.
+    pub(super) fn cancel_replays_of(&mut self, session: u32, filter: &str) {
+        let Some(extra) = self.sessions.at(session).and_then(|entry| entry.extra.as_ref()) else { return };
+        for slot in extra.replays.clone() {
+            let is_it = self.replays.at(slot).is_some_and(|replay| *replay.what.filter == *filter);
+            if is_it && let Some(generation) = self.replays.generation_at(slot) {
+                self.replays.remove(slot, generation);
+                self.unlist_replay(session, slot);
+            }
+        }
+    }
+
+    fn unlist_replay(&mut self, session: u32, slot: u32) {
+        if let Some(extra) = self.sessions.at_mut(session).and_then(|entry| entry.extra.as_mut()) {
+            extra.replays.retain(|s| *s != slot);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! One message to everybody who subscribes, here and on other shards.
+//!
+//! Consecutive messages of one topic are matched once. A message with few subscribers is delivered at once; one with many
+//! leaves a [`FanOut`] that is worked off in steps, and everything matched meanwhile queues up behind it, so that order is kept.
+
+use super::Shard;
+use super::groups::{GROUP_TAG, group_slot};
+use super::peer::{CommitRef, PeerMessage};
+use crate::base::hash::home;
+use crate::base::{Message, MessageRef, QoS, ShardId, VhostId};
+use crate::queue::Identifiers;
+use crate::route::{FilterId, Limits, Subscriber, Subscription};
+use crate::session::Outcome;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Deliveries made in one go; a wider fan-out is worked off in steps of this size.
+const FAN_OUT_STEP: usize = 4096;
+/// Fan-outs that may wait before publishers are paused.
+pub(super) const FAN_OUTS_MAX: usize = 64;
+
+/// Memory that is used again for every message.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The filters that match `topic`, as of `generation`.
+    filters: Vec<FilterId>,
+    topic: String,
+    vhost: VhostId,
+    topic_hash: u64,
+    generation: Option<u64>,
+    subscriptions: Vec<Subscription>,
+    pub(super) properties: Vec<u8>,
+    pub(super) encoded: Encoded,
+}
+
+/// The current message, encoded for subscribers that need nothing of their own in it.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
+    pub(super) v3: Vec<u8>,
+    pub(super) v5: Vec<u8>,
+}
+
+/// One receiver of a message.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) subscriber: Subscriber,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) identifiers: Identifiers,
+}
+
+/// A message on its way to many.
+#[derive(Debug)]
+pub(super) struct FanOut {
+    message: Arc<Message>,
+    topic_hash: u64,
+    targets: Vec<Target>,
+    at: usize,
+    /// Who is told when it is done, and what it has come to so far.
+    commit: Option<(ShardId, CommitRef)>,
+    outcome: Outcome,
+}
+
+/// A message being routed.
+pub(super) struct Routing<'a> {
+    pub(super) message: &'a MessageRef<'a>,
+    pub(super) topic_hash: u64,
+    /// The packet as it came in, if v3 subscribers can have it as it is.
+    pub(super) verbatim: Option<&'a [u8]>,
+    /// Made when somebody has to keep the message.
+    pub(super) shared: Option<Arc<Message>>,
+}
+
+impl Routing<'_> {
+    pub(super) fn share(&mut self) -> Arc<Message> {
+        Arc::clone(self.shared.get_or_insert_with(|| self.message.to_shared()))
+    }
+}
+
+impl Shard {
+    /// Routes a message published here. Gives what is known at once, and how many targets will still answer to `commit`.
+    pub(super) fn route(
+        &mut self,
+        message: &MessageRef<'_>,
+        verbatim: Option<&[u8]>,
+        commit: Option<CommitRef>,
+    ) -> (Outcome, u32) {
+        let topic_hash = self.match_topic(message.head.vhost, message.topic);
+        let mut routing = Routing { message, topic_hash, verbatim, shared: None };
+        let commit_here = commit.map(|commit| (self.id, commit));
+        let (mut outcome, mut missing) = self.route_here(&mut routing, commit_here);
+        if message.head.retain {
+            let (kept, asked) = self.retain(&mut routing, commit);
+            outcome = outcome.and(kept);
+            missing += asked;
+        }
+        if self.shards > 1 {
+            let (matched, asked) = self.route_elsewhere(&mut routing, commit);
+            outcome.matched |= matched;
+            missing += asked;
+        }
+        if !outcome.matched {
+            self.counters.unroutable += 1;
+        }
+        (outcome, missing)
+    }
+
+    /// Routes a message that another shard published to the subscribers here.
+    pub(super) fn route_from(
+        &mut self,
+        from: ShardId,
+        message: &MessageRef<'_>,
+        topic_hash: u64,
+        commit: Option<CommitRef>,
+    ) -> (Outcome, u32) {
+        let hash = self.match_topic(message.head.vhost, message.topic);
+        debug_assert_eq!(hash, topic_hash, "all shards hash topics alike");
+        let mut routing = Routing { message, topic_hash, verbatim: None, shared: None };
+        self.route_here(&mut routing, commit.map(|commit| (from, commit)))
+    }
+
+    /// Finds the filters that match, unless they are known from the message before.
+    fn match_topic(&mut self, vhost: VhostId, topic: &str) -> u64 {
+        let scratch = &mut self.scratch;
+        let generation = self.trie.generation();
+        if scratch.generation == Some(generation) && scratch.vhost == vhost && scratch.topic == topic {
+            return scratch.topic_hash;
+        }
+        scratch.generation = Some(generation);
+        scratch.vhost = vhost;
+        scratch.topic.clear();
+        scratch.topic.push_str(topic);
+        scratch.topic_hash = self.trie.topic_hash(vhost, topic);
+        scratch.filters.clear();
+        self.trie.matches(vhost, topic, scratch.topic_hash, &mut scratch.filters);
+        scratch.topic_hash
+    }
+
+    fn route_here(
+        &mut self,
+        routing: &mut Routing<'_>,
+        commit: Option<(ShardId, CommitRef)>,
+    ) -> (Outcome, u32) {
+        self.scratch.encoded.v3.clear();
+        self.scratch.encoded.v5.clear();
+        let filters = std::mem::take(&mut self.scratch.filters);
+        let total: usize = filters.iter().map(|filter| self.trie.subscriptions(*filter).len()).sum();
+        let result = if total > FAN_OUT_STEP || (total > 0 && !self.fan_outs.is_empty()) {
+            let targets = self.targets(&filters, routing.message);
+            let message = routing.share();
+            let topic_hash = routing.topic_hash;
+            let outcome = Outcome { matched: true, ..Outcome::default() };
+            self.fan_outs.push_back(FanOut { message, topic_hash, targets, at: 0, commit, outcome });
+            (outcome, u32::from(commit.is_some()))
+        } else if let [filter] = filters[..] {
+            (self.deliver_filter(filter, routing), 0)
+        } else {
+            let mut outcome = Outcome::default();
+            if total > 0 {
+                for target in self.targets(&filters, routing.message) {
+                    outcome = outcome.and(self.deliver(&target, routing));
+                }
+            }
+            (outcome, 0)
+        };
+        self.scratch.filters = filters;
+        result
+    }
+
+    /// The common case: one filter matches.
+    fn deliver_filter(&mut self, filter: FilterId, routing: &mut Routing<'_>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut index = 0;
+        while let Some(subscription) = self.trie.subscriptions(filter).get(index).copied() {
+            index += 1;
+            if let Some(target) = self.target(subscription, routing.message) {
+                outcome = outcome.and(self.deliver(&target, routing));
+            }
+        }
+        outcome
+    }
+
+    /// What one subscription makes of a message; `None` if No Local keeps it away. [MQTT-3.8.3-3]
+    fn target(&self, subscription: Subscription, message: &MessageRef<'_>) -> Option<Target> {
+        let subscriber = subscription.subscriber();
+        let options = subscription.options();
+        if options.no_local && self.is_publisher(subscriber, message) {
+            return None;
+        }
+        Some(Target {
+            subscriber,
+            qos: options.qos.min(message.head.qos),
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+            retain: options.retain_as_published && message.head.retain,
+            identifiers: match options.subscription_id {
+                0 => Identifiers::None,
+                id => Identifiers::One(id),
+            },
+        })
+    }
+
+    /// Every receiver once: the highest QoS of its matching subscriptions, and all their identifiers. [MQTT-3.3.4-2]
+    fn targets(&mut self, filters: &[FilterId], message: &MessageRef<'_>) -> Vec<Target> {
+        let mut all = std::mem::take(&mut self.scratch.subscriptions);
+        all.clear();
+        for filter in filters {
+            all.extend_from_slice(self.trie.subscriptions(*filter));
+        }
+        if filters.len() > 1 {
+            // Stable, so that identifiers come in the order the filters were found.
+            all.sort_by_key(|subscription| subscription.subscriber());
+        }
+        let mut targets: Vec<Target> = Vec::with_capacity(all.len());
+        for subscription in &all {
+            let Some(target) = self.target(*subscription, message) else { continue };
+            match targets.last_mut() {
+                Some(last) if last.subscriber == target.subscriber => merge(last, &target),
+                _ => targets.push(target),
+            }
+        }
+        self.scratch.subscriptions = all;
+        targets
+    }
+
+    fn is_publisher(&self, subscriber: Subscriber, message: &MessageRef<'_>) -> bool {
+        message.head.publisher.is_some_and(|publisher| {
+            subscriber.0 & GROUP_TAG == 0 && self.sessions.id_at(subscriber.0) == Some(publisher.session)
+        })
+    }
+
+    fn deliver(&mut self, target: &Target, routing: &mut Routing<'_>) -> Outcome {
+        if target.subscriber.0 & GROUP_TAG != 0 {
+            return self.deliver_to_group(group_slot(target.subscriber), routing);
+        }
+        self.deliver_to_session(target.subscriber.0, target, routing, None)
+    }
+
+    /// Sends a message once to every other shard that has a subscriber. Those with a durable one answer to `commit`.
+    fn route_elsewhere(&mut self, routing: &mut Routing<'_>, commit: Option<CommitRef>) -> (bool, u32) {
+        let message = routing.message;
+        let masks = self.interest.lookup(message.head.vhost, message.topic, routing.topic_hash);
+        if masks.any.is_empty() {
+            return (false, 0);
+        }
+        let retained_sequence = if message.head.retain {
+            self.mesh.retained_sent[self.retained_home(routing.topic_hash).index()]
+        } else {
+            0
+        };
+        let mut asked = 0;
+        for shard in masks.any.iter() {
+            let commit = commit.filter(|_| masks.durable.contains(shard));
+            asked += u32::from(commit.is_some());
+            let outbox = self.mesh.to(shard);
+            let body = outbox.body(message, &mut routing.shared);
+            let topic_hash = routing.topic_hash;
+            outbox.push(PeerMessage::Publish {
+                head: message.head,
+                topic_hash,
+                body,
+                commit,
+                retained_sequence,
+            });
+        }
+        (true, asked)
+    }
+
+    /// The shard that keeps the retained message of a topic.
+    pub(super) fn retained_home(&self, topic_hash: u64) -> ShardId {
+        home(topic_hash, self.shards)
+    }
+
+    /// Hands a retained message to its home. [MQTT-3.3.1-5] [MQTT-3.3.1-6]
+    fn retain(&mut self, routing: &mut Routing<'_>, commit: Option<CommitRef>) -> (Outcome, u32) {
+        let home = self.retained_home(routing.topic_hash);
+        self.mesh.retained_sent[home.index()] += 1;
+        let message = routing.share();
+        if home == self.id {
+            return (self.set_retained(message), 0);
+        }
+        self.mesh.to(home).push(PeerMessage::Retain { message, commit });
+        (Outcome::default(), u32::from(commit.is_some()))
+    }
+
+    pub(super) fn set_retained(&mut self, message: Arc<Message>) -> Outcome {
+        let share = |max: Option<u64>| max.map(|max| max.div_ceil(u64::from(self.shards)));
+        let options = &self.options.route;
+        let limits = Limits {
+            messages_max: share(options.retained_messages_max),
+            bytes_max: share(options.retained_bytes_max),
+        };
+        let full = self.retained.set(message, &limits).is_err();
+        if full {
+            self.counters.not_retained += 1;
+            if self.may_log() {
+                tracing::warn!(
+                    "retained message store is full: raise mqtt.retained_message_store.max_messages or max_size_bytes"
+                );
+            }
+        }
+        Outcome { not_retained: full, ..Outcome::default() }
+    }
+
+    /// Goes on with the fan-outs that wait, for one step.
+    pub(super) fn step_fan_outs(&mut self) {
+        self.work_off(FAN_OUT_STEP);
+    }
+
+    /// Makes all deliveries that wait: what comes next must not overtake them.
+    pub(super) fn finish_fan_outs(&mut self) {
+        self.work_off(usize::MAX);
+    }
+
+    fn work_off(&mut self, mut budget: usize) {
+        let mut waiting: VecDeque<FanOut> = std::mem::take(&mut self.fan_outs);
+        if waiting.is_empty() {
+            return;
+        }
+        while budget > 0
+            && let Some(fan_out) = waiting.front_mut()
+        {
+            budget = budget.saturating_sub(self.step(fan_out, budget).max(1));
+            if fan_out.at == fan_out.targets.len()
+                && let Some(done) = waiting.pop_front()
+                && let Some((from, commit)) = done.commit
+            {
+                self.report(from, commit, done.outcome);
+            }
+        }
+        // Deliveries publish nothing, so nothing was added meanwhile.
+        debug_assert!(self.fan_outs.is_empty());
+        self.fan_outs = waiting;
+        if self.fan_outs.is_empty() {
+            for session in std::mem::take(&mut self.ended) {
+                self.sessions.remove(session);
+            }
+            self.resume_publishers();
+        }
+    }
+
+    fn step(&mut self, fan_out: &mut FanOut, budget: usize) -> usize {
+        self.scratch.encoded.v3.clear();
+        self.scratch.encoded.v5.clear();
+        let message = fan_out.message.as_ref().as_ref();
+        let mut routing = Routing {
+            message: &message,
+            topic_hash: fan_out.topic_hash,
+            verbatim: None,
+            shared: Some(Arc::clone(&fan_out.message)),
+        };
+        let end = fan_out.targets.len().min(fan_out.at.saturating_add(budget));
+        for target in &fan_out.targets[fan_out.at..end] {
+            fan_out.outcome = fan_out.outcome.and(self.deliver(target, &mut routing));
+        }
+        let made = end - fan_out.at;
+        fan_out.at = end;
+        made
+    }
+
+    /// Tells the publisher's shard what became of a publish.
+    pub(super) fn report(&mut self, from: ShardId, commit: CommitRef, outcome: Outcome) {
+        if from == self.id {
+            self.committed(commit, outcome);
+        } else {
+            self.mesh.to(from).push(PeerMessage::Committed { commit, outcome });
+        }
+    }
+}
+
+fn merge(into: &mut Target, other: &Target) {
+    into.qos = into.qos.max(other.qos);
+    into.retain |= other.retain;
+    if other.identifiers != Identifiers::None {
+        let ids: Vec<u32> =
+            into.identifiers.as_slice().iter().chain(other.identifiers.as_slice()).copied().collect();
+        into.identifiers = Identifiers::from_slice(&ids);
+    }
+}
