@@ -1,0 +1,151 @@
+//! Sending out-buffers: whole, in order, one in flight a connection. The ring keeps the buffer until the last byte was taken
+//! by the socket, and asks again by itself when the kernel took less.
+#![allow(unsafe_code, reason = "a zeroed message header")]
+
+use super::completion::Completion;
+use super::ring::{Descriptor, NetRing};
+use super::tag::{Op, Tag};
+use crate::base::{ConnectionId, OutBuffer, Slab};
+use io_uring::{opcode, squeue, types};
+use nix::errno::Errno;
+use std::mem;
+
+/// Sends in flight.
+pub(super) type Sends = Slab<Sending>;
+
+/// Names a send in flight, to cancel it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendId(pub u32);
+
+/// Pieces of one SENDMSG: beyond, another one follows. The kernel's bound is 1024.
+const PIECES_MAX: usize = 256;
+
+const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+
+pub(super) struct Sending {
+    connection: ConnectionId,
+    descriptor: Descriptor,
+    sent: usize,
+    /// Cancelled: what was sent in part is not continued.
+    cancelled: bool,
+    buffer: Box<OutBuffer>,
+    header: Option<Box<Header>>,
+}
+
+/// What SENDMSG reads besides the bytes.
+struct Header {
+    message: libc::msghdr,
+    pieces: Vec<libc::iovec>,
+}
+
+impl NetRing {
+    /// Sends `buffer` whole; [`Completion::Sent`] gives it back. The caller starts no other send of this connection before.
+    ///
+    /// # Panics
+    /// If the buffer is empty.
+    pub fn send(
+        &mut self,
+        connection: ConnectionId,
+        descriptor: Descriptor,
+        buffer: Box<OutBuffer>,
+    ) -> SendId {
+        assert!(!buffer.is_empty(), "a send has bytes");
+        let sending = Sending { connection, descriptor, sent: 0, cancelled: false, buffer, header: None };
+        let (index, generation) = self.sends.insert(sending);
+        self.submit_send(Tag::new(Op::Send, index, generation));
+        SendId(index)
+    }
+
+    /// Ends the send in flight, if it is still `connection`'s: it completes with `ECANCELED`, or as it would have.
+    pub fn cancel_send(&mut self, send: SendId, connection: ConnectionId) {
+        let Some(generation) = self.sends.generation_at(send.0) else { return };
+        let Some(sending) = self.sends.at_mut(send.0).filter(|sending| sending.connection == connection)
+        else {
+            return;
+        };
+        sending.cancelled = true;
+        let tag = Tag::new(Op::Send, send.0, generation);
+        self.push_silent(opcode::AsyncCancel::new(tag.encode()).build());
+    }
+
+    /// Continues nothing that is in flight.
+    pub(super) fn cancel_sends(&mut self) {
+        let all: Vec<_> =
+            self.sends.iter().map(|(index, _, sending)| (SendId(index), sending.connection)).collect();
+        for (send, connection) in all {
+            self.cancel_send(send, connection);
+        }
+    }
+
+    /// Asks again for what found the kernel short of memory.
+    pub(super) fn retry_sends(&mut self) {
+        for tag in mem::take(&mut self.retries) {
+            self.submit_send(tag);
+        }
+    }
+
+    fn submit_send(&mut self, tag: Tag) {
+        let sending = self.sends.get_mut(tag.index, tag.generation).expect("the send is in flight");
+        let entry = sending.entry();
+        self.push(tag, entry);
+    }
+
+    pub(super) fn sent(&mut self, tag: Tag, result: Result<u32, Errno>, completions: &mut Vec<Completion>) {
+        let sending = self.sends.get_mut(tag.index, tag.generation).expect("a send completes once");
+        let result = match result {
+            Ok(len) => {
+                sending.sent += len as usize;
+                if sending.sent >= sending.buffer.len() {
+                    Ok(())
+                } else if sending.cancelled {
+                    Err(Errno::ECANCELED)
+                } else {
+                    return self.submit_send(tag);
+                }
+            }
+            // A passing shortage of the kernel's: the socket is sound and nothing of this attempt was taken.
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM) if !sending.cancelled => {
+                return self.retries.push(tag);
+            }
+            Err(error) => Err(error),
+        };
+        let Sending { connection, buffer, .. } =
+            self.sends.remove(tag.index, tag.generation).expect("found above");
+        completions.push(Completion::Sent { connection, buffer, result });
+    }
+}
+
+impl Sending {
+    /// The next attempt: what was not sent yet.
+    fn entry(&mut self) -> squeue::Entry {
+        let fd = types::Fixed(self.descriptor.0);
+        if let Some(bytes) = self.buffer.contiguous() {
+            let rest = &bytes[self.sent..];
+            let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+            return opcode::Send::new(fd, rest.as_ptr(), len).flags(FLAGS).build();
+        }
+        let pieces = self
+            .buffer
+            .slices(self.sent, PIECES_MAX)
+            .into_iter()
+            .map(|piece| libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() });
+        let header = self.header.get_or_insert_with(|| Box::new(Header::new()));
+        header.pieces.clear();
+        header.pieces.extend(pieces);
+        header.message.msg_iov = header.pieces.as_mut_ptr();
+        #[allow(clippy::useless_conversion, reason = "the type differs between C libraries")]
+        let count = header.pieces.len().try_into().expect("at most PIECES_MAX");
+        header.message.msg_iovlen = count;
+        #[allow(clippy::cast_sign_loss, reason = "flags are a set of bits")]
+        let flags = FLAGS as u32;
+        opcode::SendMsg::new(fd, &raw const header.message).flags(flags).build()
+    }
+}
+
+impl Header {
+    fn new() -> Self {
+        // SAFETY: a message header is plain data, for which zeroes mean "no address, no pieces, no control data".
+        let message = unsafe { mem::zeroed() };
+        Self { message, pieces: Vec::new() }
+    }
+}
