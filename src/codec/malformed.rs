@@ -3,7 +3,7 @@
 use crate::base::ReasonCode;
 use thiserror::Error;
 
-/// A rule of the protocol that the bytes of a packet break. The connection is to be closed ([MQTT-4.13.1-1]).
+/// A rule of the protocol that the bytes of a packet break. The connection is to be closed (MQTT-4.13.1-1).
 ///
 /// Only what a single packet shows; what depends on the session is not here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
