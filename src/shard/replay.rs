@@ -137,7 +137,7 @@ impl Shard {
             self.held_scans.push_back(HeldScan { from: home, scan });
             return false;
         }
-        let (messages, cursor, finished) = self.scan(scan);
+        let (messages, cursor, finished) = self.scan(*scan);
         self.take_batch(token, messages, cursor, finished);
         true
     }
@@ -149,7 +149,7 @@ impl Shard {
             return;
         }
         let replay = scan.replay;
-        let (messages, cursor, finished) = self.scan(scan);
+        let (messages, cursor, finished) = self.scan(*scan);
         if from == self.id {
             self.on_scanned(replay, messages, cursor, finished);
         } else {
@@ -157,12 +157,12 @@ impl Shard {
         }
     }
 
-    fn scan(&mut self, mut scan: Box<Scan>) -> (Vec<Arc<Message>>, Box<Cursor>, bool) {
-        let mut messages = Vec::new();
+    fn scan(&mut self, scan: Scan) -> (Vec<Arc<Message>>, Box<Cursor>, bool) {
+        let (mut messages, mut cursor) = (Vec::new(), scan.cursor);
         let wall = self.now.wall;
         let finished =
-            self.retained.scan(scan.vhost, &scan.filter, &mut scan.cursor, BATCH, wall, &mut messages);
-        (messages, scan.cursor, finished)
+            self.retained.scan(scan.vhost, &scan.filter, &mut cursor, BATCH, wall, &mut messages);
+        (messages, cursor, finished)
     }
 
     /// More retained messages have been applied here: questions that waited for them are answered.
