@@ -160,8 +160,7 @@ impl Shard {
     fn scan(&mut self, scan: Scan) -> (Vec<Arc<Message>>, Box<Cursor>, bool) {
         let (mut messages, mut cursor) = (Vec::new(), scan.cursor);
         let wall = self.now.wall;
-        let finished =
-            self.retained.scan(scan.vhost, &scan.filter, &mut cursor, BATCH, wall, &mut messages);
+        let finished = self.retained.scan(scan.vhost, &scan.filter, &mut cursor, BATCH, wall, &mut messages);
         (messages, cursor, finished)
     }
 

@@ -496,7 +496,16 @@ fn a_session_shows_as_no_one_or_two_queues() {
     world.drop_connection(two);
     world.publish(publisher, "b", "waiting", QoS::AtLeastOnce, 2, false);
     let mut shown: Vec<_> = queues(&world.shards[0])
-        .map(|q| (q.name, q.queue_type, q.durable, q.messages_ready, q.messages_unacknowledged, q.message_bytes_ready))
+        .map(|q| {
+            (
+                q.name,
+                q.queue_type,
+                q.durable,
+                q.messages_ready,
+                q.messages_unacknowledged,
+                q.message_bytes_ready,
+            )
+        })
         .collect();
     shown.sort_by(|a, b| a.0.cmp(&b.0));
     let name = |text: &str| format!("mqtt-subscription-{text}");
