@@ -64,3 +64,85 @@ pub fn queues_of(session: &SessionView) -> [Option<QueueView>; 2] {
     });
     [qos0, acked]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{ConnectionId, HashKey, Mono, Now, PacketId, QoS, ShardId, Version, Wall};
+    use crate::codec::{Connect, Delivery, SubscribeFilter, encode_subscribe};
+    use crate::shard::{Accepted, Options};
+
+    const NOW: Now = Now { mono: Mono(1), wall: Wall(1) };
+
+    fn connect(shard: &mut Shard, client_id: &str, session_expiry: Option<u32>) -> ConnectionId {
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let id = shard.handle_accepted(NOW, Accepted { peer, local: peer, at: NOW.mono }).unwrap();
+        let mut bytes = Vec::new();
+        Connect { session_expiry, ..Connect::new(Version::V5, client_id, true, 0) }.encode(&mut bytes);
+        shard.handle_bytes(NOW, id, &bytes);
+        id
+    }
+
+    fn subscribe(shard: &mut Shard, client: ConnectionId, filter: &str, qos: QoS) {
+        let mut bytes = Vec::new();
+        let filters = [SubscribeFilter::new(filter, qos)];
+        encode_subscribe(PacketId::FIRST, None, &filters, Version::V5, &mut bytes);
+        shard.handle_bytes(NOW, client, &bytes);
+    }
+
+    fn publish(shard: &mut Shard, client: ConnectionId, topic: &str, payload: &[u8]) {
+        let delivery = Delivery {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic,
+            topic_alias: None,
+            packet_id: Some(PacketId::FIRST),
+            expiry: None,
+            subscription_ids: &[],
+            properties: &[],
+            payload,
+        };
+        let mut bytes = Vec::new();
+        delivery.encode(Version::V5, &mut bytes);
+        shard.handle_bytes(NOW, client, &bytes);
+    }
+
+    #[test]
+    fn a_session_shows_as_no_one_or_two_queues() {
+        let mut shard = Shard::new(Options::default(), ShardId(0), 1, HashKey { k0: 1, k1: 2 }, NOW);
+        connect(&mut shard, "none", None);
+        let one = connect(&mut shard, "one", None);
+        subscribe(&mut shard, one, "a", QoS::AtMostOnce);
+        let two = connect(&mut shard, "two", Some(60));
+        subscribe(&mut shard, two, "a", QoS::AtMostOnce);
+        subscribe(&mut shard, two, "b", QoS::ExactlyOnce);
+        let publisher = connect(&mut shard, "publisher", None);
+        publish(&mut shard, publisher, "b", b"unsettled");
+        shard.handle_closed(NOW, two, None);
+        publish(&mut shard, publisher, "b", b"waiting");
+
+        let mut shown: Vec<QueueView> = queues(&shard).collect();
+        shown.sort_by(|a, b| a.name.cmp(&b.name));
+        let queue = |name: &str, queue_type, durable| QueueView {
+            name: format!("mqtt-subscription-{name}"),
+            vhost: VhostId(0),
+            queue_type,
+            durable,
+            messages_ready: 0,
+            messages_unacknowledged: 0,
+            message_bytes_ready: 0,
+        };
+        let expected = [
+            queue("oneqos0", QueueType::Qos0, false),
+            queue("twoqos0", QueueType::Qos0, true),
+            QueueView {
+                messages_ready: 1,
+                messages_unacknowledged: 1,
+                message_bytes_ready: 8,
+                ..queue("twoqos1", QueueType::Session, true)
+            },
+        ];
+        assert_eq!(shown, expected);
+    }
+}

@@ -480,44 +480,6 @@ fn a_wide_fan_out_reaches_everybody_in_order() {
 }
 
 #[test]
-fn a_session_shows_as_no_one_or_two_queues() {
-    use crate::admin::{QueueType, queues};
-    let mut world = World::new(1, &Options::default());
-    world.connect(0, Version::V5, "none");
-    let one = world.connect(0, Version::V5, "one");
-    world.subscribe(one, "a", QoS::AtMostOnce);
-    let mut connect = Connect::new(Version::V5, "two", false, 0);
-    connect.session_expiry = Some(60);
-    let two = world.connect_with(0, &connect);
-    world.subscribe(two, "a", QoS::AtMostOnce);
-    world.subscribe(two, "b", QoS::ExactlyOnce);
-    let publisher = world.connect(0, Version::V5, "p");
-    world.publish(publisher, "b", "unsettled", QoS::AtLeastOnce, 1, false);
-    world.drop_connection(two);
-    world.publish(publisher, "b", "waiting", QoS::AtLeastOnce, 2, false);
-    let mut shown: Vec<_> = queues(&world.shards[0])
-        .map(|q| {
-            (
-                q.name,
-                q.queue_type,
-                q.durable,
-                q.messages_ready,
-                q.messages_unacknowledged,
-                q.message_bytes_ready,
-            )
-        })
-        .collect();
-    shown.sort_by(|a, b| a.0.cmp(&b.0));
-    let name = |text: &str| format!("mqtt-subscription-{text}");
-    let expected = [
-        (name("oneqos0"), QueueType::Qos0, false, 0, 0, 0),
-        (name("twoqos0"), QueueType::Qos0, true, 0, 0, 0),
-        (name("twoqos1"), QueueType::Session, true, 1, 1, 8),
-    ];
-    assert_eq!(shown, expected);
-}
-
-#[test]
 fn the_hot_structs_grow_by_decision_only() {
     use super::connection::Connection;
     use super::sessions::Session;

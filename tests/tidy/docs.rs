@@ -57,7 +57,11 @@ fn is_declared(tree: &Tree, path: &str) -> bool {
         format!("{up}/{parent_name}.rs"),
     ];
     let declares = |code: &str| code.contains(&format!("mod {module};"));
+    // Benches are roots of their own, several in one folder.
+    let is_bench =
+        |path: &str| parent.ends_with("benches") && path.rsplit_once('/').is_some_and(|(at, _)| at == parent);
     declaring.iter().filter_map(|path| tree.file(path)).any(|file| declares(&file.code))
+        || tree.rust().any(|file| is_bench(&file.path) && declares(&file.code))
         || tree.rust().any(|file| file.text.contains(&format!("#[path = \"{name}\"]")))
 }
 
