@@ -11,12 +11,14 @@ use crate::codec::{self, ConnAck, Connect, Frame, Packet, Sender};
 use crate::session::{self, Terms, Violation, Will, aliases};
 use std::num::{NonZeroU16, NonZeroU32};
 
+/// Sockets a shard takes beyond its share of `mqtt.max_connections`, to tell their clients that they are too many.
+const STRANGERS_MAX: u64 = 1024;
 /// CONNACK says nothing about a packet size this large: the codec's own limit.
 const PACKET_SIZE_UNLIMITED: u32 = 268_435_460;
 
 impl Shard {
     pub(super) fn open(&mut self, accepted: Accepted) -> Option<ConnectionId> {
-        if self.leaving || self.connections_full() {
+        if self.leaving || self.strangers_full() {
             return None;
         }
         let id = self.links.insert(accepted);
@@ -29,9 +31,31 @@ impl Shard {
     }
 
     /// Each shard has its share of `mqtt.max_connections`; connections spread by hash, so shares fill about evenly.
-    fn connections_full(&self) -> bool {
-        let share = |max: u64| max.div_ceil(u64::from(self.shards));
-        self.options.process.connections_max.is_some_and(|max| self.links.len() as u64 >= share(max))
+    fn connections_max(&self) -> Option<u64> {
+        self.options.process.connections_max.map(|max| max.div_ceil(u64::from(self.shards)))
+    }
+
+    /// Whether no more sockets are taken that have not said who they are: a client over the limit is answered, but not any
+    /// number of them at once.
+    fn strangers_full(&self) -> bool {
+        self.connections_max().is_some_and(|max| self.links.len() as u64 >= max.saturating_add(STRANGERS_MAX))
+    }
+
+    /// Whether one more client is over `mqtt.max_connections`. One that takes its own session over is not.
+    fn clients_full(&mut self, client_id: &str) -> bool {
+        let full = self.connections_max().is_some_and(|max| self.established as u64 >= max);
+        if !full {
+            return false;
+        }
+        let is_connected =
+            |slot| self.sessions.at(slot).is_some_and(|session| session.connection().is_some());
+        if self.sessions.find(VHOST, client_id).is_some_and(is_connected) {
+            return false;
+        }
+        if self.may_log() {
+            tracing::warn!("a client is refused: raise mqtt.max_connections");
+        }
+        true
     }
 
     /// Which shard a client's session lives on.
@@ -81,11 +105,11 @@ impl Shard {
         self.violate(slot, Violation::Quota);
     }
 
-    fn admit(&self, slot: u32, connect: &Connect<'_>) -> Result<Terms, Violation> {
+    fn admit(&mut self, slot: u32, connect: &Connect<'_>) -> Result<Terms, Violation> {
         if self.leaving {
             return Err(Violation::ShuttingDown);
         }
-        if self.pressure {
+        if self.clients_full(connect.client_id) || self.is_under_pressure() {
             return Err(Violation::Quota);
         }
         let terms = session::terms(connect, &self.options.session)?;
@@ -99,6 +123,13 @@ impl Shard {
             Denied::NotAuthorized => Violation::NotAuthorized,
         })?;
         Ok(terms)
+    }
+
+    fn is_under_pressure(&mut self) -> bool {
+        if self.pressure && self.may_log() {
+            tracing::warn!("a client is refused: the process is over quelea.memory.max_bytes");
+        }
+        self.pressure
     }
 
     fn establish(&mut self, slot: u32, connect: &Connect<'_>, terms: &Terms) -> Flow {
@@ -121,6 +152,7 @@ impl Shard {
         }
         self.set_expiry(session, terms.session_expiry_secs);
         self.equip(slot, session, terms);
+        self.established += 1;
         self.counters.connected += 1;
         self.answer_connect(slot, terms, session_present, assigned.as_deref());
         if session_present {

@@ -151,6 +151,7 @@ impl Shard {
         let Some(entry) = self.sessions.at_mut(session) else { return };
         debug_assert_eq!(entry.connection, slot, "session and connection name each other");
         entry.connection = NONE;
+        self.established -= 1;
         if let Some(incoming) = &mut entry.incoming {
             incoming.acks = Default::default();
             incoming.qos1_waiting = 0;
@@ -272,7 +273,7 @@ impl Shard {
                 let deadline = keep_alive_deadline(connection);
                 if deadline > self.now.mono {
                     self.wheel.insert(deadline, self::token(Timer::KeepAlive, slot, id.generation));
-                } else if connection.paused != 0 {
+                } else if connection.paused & super::connection::PAUSED_OVERLOAD != 0 {
                     // Whoever is not read from cannot be seen to be alive.
                     let later = self.now.mono.plus_ms(u64::from(connection.keep_alive_secs) * 1500);
                     self.wheel.insert(later, self::token(Timer::KeepAlive, slot, id.generation));

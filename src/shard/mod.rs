@@ -45,7 +45,7 @@ pub use peer::PeerBatch;
 
 use crate::base::{ConnectionId, HashKey, Mono, Now, OutBuffer, ShardId, Slab, VhostId, Wheel};
 use crate::route::{FilterId, Groups, Interest, Retained, Trie};
-use connection::Links;
+use connection::{Connection, Links, Phase};
 use peer::Mesh;
 use replay::{HeldScan, Replay};
 use routing::{FanOut, Scratch};
@@ -70,6 +70,8 @@ pub struct Shard {
     topics: HashKey,
     now: Now,
     links: Links,
+    /// Connections whose CONNECT was accepted and that are not being closed.
+    established: usize,
     sessions: Sessions,
     trie: Trie,
     interest: Interest,
@@ -115,6 +117,7 @@ impl Shard {
             topics,
             now,
             links: Links::new(),
+            established: 0,
             sessions: Sessions::new(key, id),
             trie: Trie::new(topics),
             interest: Interest::new(topics),
@@ -165,7 +168,8 @@ impl Shard {
     /// Bytes arrived. An unknown connection (closed meanwhile) is ignored.
     pub fn handle_bytes(&mut self, now: Now, connection: ConnectionId, bytes: &[u8]) {
         self.now = now;
-        if self.links.get(connection).is_some() {
+        let is_read = |c: &Connection| !matches!(c.phase, Phase::Closing);
+        if self.links.get(connection).is_some_and(is_read) {
             self.read(connection.slot, bytes);
         }
     }
@@ -258,6 +262,12 @@ impl Shard {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.links.len()
+    }
+
+    /// Clients that are connected: CONNECT was accepted, and nothing has ended it.
+    #[must_use]
+    pub fn client_count(&self) -> usize {
+        self.established
     }
 
     /// Sessions that exist now, connected or not.

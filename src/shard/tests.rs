@@ -357,6 +357,8 @@ fn retained_messages_come_to_wildcards_and_are_cleared() {
         assert!(got[1..].iter().all(|line| line.ends_with("v q0 retain")), "{:?}", &got[..3]);
         let exact = world.subscribe(client, "r/9", QoS::AtMostOnce);
         assert_eq!(exact, ["SUBACK 7 [Success]", "PUBLISH r/9 v q0 retain"]);
+        world.drop_connection(publisher);
+        world.drop_connection(client);
         for shard in &world.shards {
             assert_eq!(shard.residue(), super::view::Residue::default());
         }
@@ -486,4 +488,90 @@ fn the_hot_structs_grow_by_decision_only() {
     assert_eq!(size_of::<Connection>(), 72);
     assert_eq!(size_of::<Session>(), 96);
     assert_eq!(size_of::<crate::route::Subscription>(), 8);
+}
+
+#[test]
+fn one_client_more_than_the_maximum_is_told_so() {
+    let mut options = Options::default();
+    options.process.connections_max = Some(2);
+    let mut world = World::new(1, &options);
+    let first = world.connect(0, Version::V5, "1");
+    world.connect(0, Version::V5, "2");
+    let third = world.connect_with(0, &Connect::new(Version::V5, "3", true, 0));
+    assert_eq!(world.take(third), ["CONNACK QuotaExceeded false"]);
+    assert!(world.clients[third].closed);
+    let old = world.connect_with(0, &Connect::new(Version::V311, "4", true, 0));
+    assert_eq!(world.take(old), ["CONNACK NotAuthorized false"], "return code 5");
+    // Whoever takes its own session over is not one more.
+    world.connect(0, Version::V5, "1");
+    assert!(world.clients[first].closed);
+    assert_eq!(world.shards[0].client_count(), 2);
+}
+
+#[test]
+fn over_the_memory_watermark_publishers_wait_and_new_clients_are_refused() {
+    let mut world = World::new(1, &Options::default());
+    let publisher = world.connect(0, Version::V5, "p");
+    let subscriber = world.connect(0, Version::V5, "s");
+    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    let (shard, now) = (&mut world.shards[0], world.now);
+    shard.handle_pressure(now, true);
+    world.publish(publisher, "t", "x", QoS::AtLeastOnce, 1, false);
+    assert_eq!(world.take(subscriber), ["PUBLISH t x q1 id=1"], "what was read already is not lost");
+    assert_eq!(world.shards[0].residue().paused, 1);
+    let stranger = world.connect_with(0, &Connect::new(Version::V5, "n", true, 0));
+    assert_eq!(world.take(stranger), ["CONNACK QuotaExceeded false"]);
+    world.shards[0].handle_pressure(world.now, false);
+    assert_eq!(world.shards[0].residue().paused, 0);
+    world.connect(0, Version::V5, "n");
+}
+
+#[test]
+fn a_slow_subscriber_loses_qos_0_and_holds_up_nobody() {
+    let mut options = Options::default();
+    options.queue.qos0_bytes_max = 10_000;
+    options.queue.qos0_messages_max = 10;
+    let mut world = World::new(1, &options);
+    let slow = world.connect(0, Version::V311, "slow");
+    world.subscribe(slow, "t", QoS::AtMostOnce);
+    let fast = world.connect(0, Version::V311, "fast");
+    world.subscribe(fast, "t", QoS::AtMostOnce);
+    let publisher = world.connect(0, Version::V311, "p");
+    // The slow client's socket takes one buffer and then nothing.
+    let (_, slow_id) = world.clients[slow].place.unwrap();
+    let mut stuck = None;
+    let packet = "x".repeat(1000);
+    for _ in 0..100 {
+        let place = world.clients[publisher].place.unwrap();
+        let mut bytes = Vec::new();
+        let delivery = Delivery {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic: "t",
+            topic_alias: None,
+            packet_id: None,
+            expiry: None,
+            subscription_ids: &[],
+            properties: &[],
+            payload: packet.as_bytes(),
+        };
+        delivery.encode(Version::V311, &mut bytes);
+        world.shards[0].handle_bytes(world.now, place.1, &bytes);
+        while let Some((id, buffer)) = world.shards[0].poll_send() {
+            if id == slow_id {
+                assert!(stuck.replace(buffer).is_none(), "one send in flight");
+            } else {
+                let client = world.client_at(0, id).unwrap();
+                world.clients[client].received.extend(buffer.contiguous().unwrap());
+                world.shards[0].handle_sent(world.now, id, buffer);
+            }
+        }
+    }
+    assert_eq!(world.take(fast).len(), 100);
+    let dropped = world.shards[0].counters().dropped_qos0;
+    assert_eq!(dropped, 100 - 1 - 10, "one on its way, ten waiting");
+    world.shards[0].handle_sent(world.now, slow_id, stuck.unwrap());
+    world.settle();
+    assert_eq!(world.take(slow).len(), 10);
 }

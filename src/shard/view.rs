@@ -64,6 +64,8 @@ pub struct Residue {
     pub outgoing_batches: usize,
     /// Connections paused for overload.
     pub paused: usize,
+    /// Clients that count as connected.
+    pub clients: usize,
 }
 
 impl Shard {
@@ -130,6 +132,7 @@ impl Shard {
             fan_outs: self.fan_outs.len(),
             outgoing_batches: self.mesh.backlog(),
             paused: self.paused.len(),
+            clients: self.established,
         }
     }
 }
