@@ -172,9 +172,10 @@ mod tests {
                     prop_assert!(deadlines.iter().zip(&fired).all(|(d, f)| f.is_some() || d.div_ceil(TICK_MS) * TICK_MS >= next.0 || *d < TICK_MS));
                 }
                 for token in due(&mut wheel, now) {
-                    prop_assert_eq!(fired[token as usize], None);
-                    fired[token as usize] = Some(now);
-                    prop_assert!(deadlines[token as usize] <= now);
+                    let token = usize::try_from(token).unwrap();
+                    prop_assert_eq!(fired[token], None);
+                    fired[token] = Some(now);
+                    prop_assert!(deadlines[token] <= now);
                 }
                 for (deadline, fired) in deadlines.iter().zip(&fired) {
                     prop_assert!(fired.is_some() || deadline + TICK_MS > now);
