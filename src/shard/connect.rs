@@ -146,6 +146,7 @@ impl Shard {
         entry.will = connect.will.as_ref().map(|will| Box::new(Will::new(VHOST, will)));
         if let Some(extra) = &mut entry.extra {
             extra.offline = None;
+            entry.drop_empty_extra();
         }
         if let Some(outgoing) = &mut entry.outgoing {
             outgoing.window.resume();

@@ -103,6 +103,7 @@ impl Shard {
         let at = extra.shared.iter().position(|s| *s.group == *group && *s.filter == *filter);
         let Some(at) = at else { return false };
         let shared = extra.shared.swap_remove(at);
+        entry.drop_empty_extra();
         entry.count_filter(shared.options.qos, -1);
         self.tell_leave(session, &shared.group, &shared.filter, shared.options);
         true

@@ -81,10 +81,13 @@ impl Shard {
             parking: false,
         };
         let token = self.replays.insert(replay);
-        if let Some(entry) = self.sessions.get_mut(session) {
+        self.step_replay(token);
+        // Most are through at once, and the session need not know of them.
+        if self.replays.get(token.0, token.1).is_some()
+            && let Some(entry) = self.sessions.get_mut(session)
+        {
             entry.extra().replays.push(token.0);
         }
-        self.step_replay(token);
     }
 
     /// Goes on with a session's replays, as far as it has room.
@@ -311,8 +314,11 @@ impl Shard {
     }
 
     fn unlist_replay(&mut self, session: u32, slot: u32) {
-        if let Some(extra) = self.sessions.at_mut(session).and_then(|entry| entry.extra.as_mut()) {
+        if let Some(entry) = self.sessions.at_mut(session)
+            && let Some(extra) = &mut entry.extra
+        {
             extra.replays.retain(|s| *s != slot);
+            entry.drop_empty_extra();
         }
     }
 }

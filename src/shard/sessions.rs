@@ -104,6 +104,15 @@ impl Session {
         self.extra.get_or_insert_default()
     }
 
+    /// Gives back the memory of what few sessions have, when this one has none of it any more.
+    pub(super) fn drop_empty_extra(&mut self) {
+        let is_empty =
+            |extra: &Extra| extra.shared.is_empty() && extra.replays.is_empty() && extra.offline.is_none();
+        if self.extra.as_deref().is_some_and(is_empty) {
+            self.extra = None;
+        }
+    }
+
     pub(super) fn shared(&self) -> &[SharedSubscription] {
         self.extra.as_ref().map_or(&[], |extra| &extra.shared)
     }
