@@ -1,6 +1,6 @@
 //! MQTT bytes to packets and back, versions 3.1, 3.1.1 and 5.0; one file a packet, versions side by side in it.
 //!
-//! [`frame`] finds a packet at the front of the input, [`decode`] takes it apart. A decoded packet borrows everything from the
+//! [`frame()`] finds a packet at the front of the input, [`decode`] takes it apart. A decoded packet borrows everything from the
 //! input; decoding allocates nothing and cannot panic. Encoders append to a `Vec` and trust their caller to keep strings,
 //! packets and reason codes within what the protocol can express.
 //!
@@ -98,7 +98,7 @@ pub enum Packet<'a> {
     Auth(Auth<'a>),
 }
 
-/// Takes a packet that [`frame`] found apart. CONNECT says itself which version it is; `version` is ignored there.
+/// Takes a packet that [`frame()`] found apart. CONNECT says itself which version it is; `version` is ignored there.
 ///
 /// # Errors
 /// [`Malformed`]: which rule the packet breaks.

@@ -1,6 +1,6 @@
 //! The retained messages of the topics whose home is this shard.
 //!
-//! A topic is found by hash; for filters with wildcards every virtual host also keeps its topics in the [order](super::order)
+//! A topic is found by hash; for filters with wildcards every virtual host also keeps its topics in the [`super::order`]
 //! of their levels. A scan remembers a topic, not a place: whatever is set and cleared between two batches, a topic that is
 //! retained all the while is visited exactly once, with the message it has then.
 //!
