@@ -91,6 +91,8 @@ pub struct Shard {
     paused: Vec<ConnectionId>,
     counters: Counters,
     scratch: Scratch,
+    /// Deliveries to wide audiences since the driver polled last.
+    spent: usize,
     /// Client identifiers assigned so far.
     assigned: u64,
     /// Over the memory watermark.
@@ -135,6 +137,7 @@ impl Shard {
             paused: Vec::new(),
             counters: Counters::default(),
             scratch: Scratch::default(),
+            spent: 0,
             assigned: 0,
             pressure: false,
             leaving: false,
@@ -233,6 +236,7 @@ impl Shard {
 
     /// What the driver has to do next besides sending.
     pub fn poll_output(&mut self) -> Option<Output> {
+        self.spent = 0;
         self.links.outputs.pop_front()
     }
 

@@ -465,7 +465,7 @@ fn keep_alive_and_login_time_out() {
 #[test]
 fn a_wide_fan_out_reaches_everybody_in_order() {
     let mut world = World::new(1, &Options::default());
-    let clients: Vec<usize> = (0..5000)
+    let clients: Vec<usize> = (0..17_000)
         .map(|n| {
             let client = world.connect(0, Version::V311, &format!("c{n}"));
             world.subscribe(client, "wide", QoS::AtLeastOnce);
