@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "a bench prints what it found")]
 
+#[allow(dead_code, reason = "this bench publishes nothing")]
 mod world;
 
 use quelea::base::{QoS, Version};
