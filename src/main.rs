@@ -3,7 +3,7 @@
 //! A bad start is one line on standard error for each thing that is wrong, and exit status 1.
 
 use quelea::config::{Config, File, LogLevel, args};
-use quelea::runtime::machine;
+use quelea::runtime::{self, RunConfig, machine};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -30,7 +30,11 @@ fn main() -> ExitCode {
         Err(errors) => return refuse(&errors),
     };
     log_to_stderr(config.log_level);
-    ExitCode::SUCCESS
+    let Config { listeners, shards, data_dir, shard: options, .. } = config;
+    match runtime::run(RunConfig { listeners, shards, data_dir, options }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&[format!("{error:#}")]),
+    }
 }
 
 /// What `--help` and `--version` print is no failure.

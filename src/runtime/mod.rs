@@ -3,5 +3,16 @@
 //! Each shard is one thread pinned to a core, running one glommio executor whose driver task owns the shard's network rings
 //! ([`net`]) and its [`Shard`](crate::shard::Shard). Shards meet in their mailboxes and nowhere else.
 
+pub mod clock;
+pub mod control;
+pub mod data_dir;
+mod driver;
+pub mod listener;
 pub mod machine;
+pub mod mailbox;
+pub mod memory;
 pub mod net;
+pub mod signal;
+pub mod start;
+
+pub use start::{RunConfig, run};

@@ -153,6 +153,12 @@ impl NetRing {
         self.push_silent(opcode::Close::new(types::Fixed(descriptor.0)).build());
     }
 
+    /// Ends the sending side: the peer reads the end of the stream after what was sent. Runs on a kernel worker thread, which
+    /// costs more than a close: only for last words that must not be lost to a reset.
+    pub fn end_sending(&mut self, descriptor: Descriptor) {
+        self.push_silent(opcode::Shutdown::new(types::Fixed(descriptor.0), libc::SHUT_WR).build());
+    }
+
     /// Operations that have not completed for the last time.
     #[must_use]
     pub fn outstanding(&self) -> u32 {

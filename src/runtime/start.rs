@@ -1,0 +1,249 @@
+//! From a configuration to a serving process, and from a signal to its end.
+//!
+//! ```text
+//! limits, data directory, ports -> shards open their rings -> listen -> ready -> signal -> goodbyes -> end
+//! ```
+//!
+//! Nothing is listened on before every shard can serve. Whatever fails before `ready` is an error that names the setting.
+
+use super::control::Control;
+use super::data_dir::DataDir;
+use super::driver::{self, Driver, Setup};
+use super::mailbox::Mesh;
+use super::net::probe;
+use super::{listener, memory, signal};
+use crate::base::{HashKey, ShardId};
+use crate::shard::Options;
+use anyhow::{Context, Result, anyhow, bail};
+use glommio::{LocalExecutorBuilder, Placement};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What a process is started with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunConfig {
+    /// Where plain MQTT is listened for.
+    pub listeners: Vec<SocketAddr>,
+    /// How many shards, 1 to 64.
+    pub shards: u16,
+    /// Where the process keeps what outlives it.
+    pub data_dir: PathBuf,
+    /// What every shard is configured with.
+    pub options: Options,
+}
+
+/// Glommio registers this much memory an executor for storage; nothing is stored yet, and 64 KiB is its minimum.
+const STORAGE_MEMORY: usize = 64 << 10;
+/// Direct descriptors a ring: 512 KiB of kernel memory. Who has more connections opens another ring.
+const DESCRIPTORS_MAX: u64 = 65_536;
+/// How often memory is looked at.
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
+/// What goodbyes may take longer than they should before the process ends without.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What threads tell the main one.
+enum Event {
+    /// A shard has opened its ring, then that it listens; or why not.
+    Step(Result<()>),
+    /// A signal came.
+    Leave,
+    /// A shard has ended.
+    Ended(Result<()>),
+}
+
+/// Runs the broker until it is told to leave.
+///
+/// # Errors
+/// Whatever keeps it from serving, or ends it before its time.
+pub fn run(config: RunConfig) -> Result<()> {
+    let limits = probe::probe()?;
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let RunConfig { listeners, shards, options, .. } = config;
+    let memory_max = options.process.memory_max_bytes;
+    let control = Arc::new(Control::new(shards).context("event descriptors")?);
+    let (events, inbox) = mpsc::channel();
+    let leave = events.clone();
+    // Whoever stops listening to events has ended.
+    signal::watch(move || drop(leave.send(Event::Leave))).context("signal handlers")?;
+
+    let plan = Plan {
+        shards,
+        options,
+        key: data_dir.key(),
+        descriptors: u32::try_from(limits.descriptors.min(DESCRIPTORS_MAX))?,
+        control: Arc::clone(&control),
+    };
+    let mut bound = Vec::new();
+    let mut sockets: Vec<Vec<(TcpListener, SocketAddr)>> = (0..shards).map(|_| Vec::new()).collect();
+    for address in listeners {
+        let (each, address) = listener::bind(address, shards)?;
+        for (of_shard, socket) in sockets.iter_mut().zip(each) {
+            of_shard.push((socket, address));
+        }
+        bound.push(address);
+    }
+    let (threads, starts) = plan.spawn(sockets, &events)?;
+    await_step(&inbox, shards)?;
+    for start in starts {
+        start.send(()).map_err(|_| anyhow!("a shard ended before it began"))?;
+    }
+    await_step(&inbox, shards)?;
+    announce(&bound, shards);
+    serve(&control, &inbox, shards, memory_max)?;
+    for thread in threads {
+        thread.join().map_err(|_| anyhow!("a shard panicked"))?;
+    }
+    Ok(())
+}
+
+/// What shards are made from.
+struct Plan {
+    shards: u16,
+    options: Options,
+    key: HashKey,
+    descriptors: u32,
+    control: Arc<Control>,
+}
+
+type Threads = (Vec<JoinHandle<()>>, Vec<Sender<()>>);
+
+impl Plan {
+    /// A thread a shard, each on a core of its own as far as there are enough; and what starts each.
+    fn spawn(&self, sockets: Vec<Vec<(TcpListener, SocketAddr)>>, events: &Sender<Event>) -> Result<Threads> {
+        let mesh = Arc::new(Mesh::new(self.shards, self.options.process.mailbox_capacity));
+        let cores = cores().context("the cores this process may use")?;
+        let mut threads = Vec::new();
+        let mut starts = Vec::new();
+        for (id, listeners) in (0..self.shards).zip(sockets) {
+            let setup = Setup {
+                id: ShardId(id),
+                key: self.key,
+                options: self.options.clone(),
+                mesh: Arc::clone(&mesh),
+                control: Arc::clone(&self.control),
+                listeners,
+                descriptors: self.descriptors,
+            };
+            let core = cores[usize::from(id) % cores.len()];
+            let (start, begin) = mpsc::channel();
+            let events = events.clone();
+            let thread = std::thread::Builder::new().name(format!("shard-{id}"));
+            let body = move || {
+                let result = run_shard(setup, core, &begin, &events);
+                // Whoever stops listening to events has ended.
+                let _ = events.send(Event::Ended(result));
+            };
+            threads.push(thread.spawn(body).with_context(|| format!("a thread for shard {id}"))?);
+            starts.push(start);
+        }
+        Ok((threads, starts))
+    }
+}
+
+fn run_shard(setup: Setup, core: usize, begin: &Receiver<()>, events: &Sender<Event>) -> Result<()> {
+    let shard = setup.id.0;
+    let builder = LocalExecutorBuilder::new(Placement::Fixed(core)).io_memory(STORAGE_MEMORY);
+    let executor = match builder.make() {
+        Ok(executor) => executor,
+        Err(error) => {
+            let _ = events.send(Event::Step(Err(anyhow!("an executor on core {core}: {error}"))));
+            return Ok(());
+        }
+    };
+    executor.run(async move {
+        let driver = match Driver::new(setup) {
+            Ok(driver) => driver,
+            Err(error) => {
+                let error = anyhow!(error).context(format!("the network ring of shard {shard}"));
+                let _ = events.send(Event::Step(Err(error)));
+                return Ok(());
+            }
+        };
+        let _ = events.send(Event::Step(Ok(())));
+        if begin.recv().is_err() {
+            // Another shard could not open.
+            return Ok(());
+        }
+        let listens = driver.listen();
+        let is_serving = listens.is_ok();
+        let _ = events.send(Event::Step(listens.map_err(Into::into)));
+        if !is_serving {
+            return Ok(());
+        }
+        driver.run().await.with_context(|| format!("the network ring of shard {shard}"))
+    })
+}
+
+/// Waits until every shard has taken a step.
+fn await_step(inbox: &Receiver<Event>, shards: u16) -> Result<()> {
+    let mut taken = 0;
+    while taken < shards {
+        match inbox.recv()? {
+            Event::Step(result) => result?,
+            Event::Leave => bail!("told to leave before everything was ready"),
+            Event::Ended(result) => return result.and(Err(anyhow!("a shard ended before it began"))),
+        }
+        taken += 1;
+    }
+    Ok(())
+}
+
+/// The one line that says where the broker is reached.
+fn announce(bound: &[SocketAddr], shards: u16) {
+    let addresses: Vec<String> = bound.iter().map(SocketAddr::to_string).collect();
+    // There is nobody to tell when even this cannot be written.
+    let _ = writeln!(io::stderr(), "ready mqtt={} shards={shards}", addresses.join(","));
+}
+
+/// Watches over the shards until all have ended.
+fn serve(control: &Control, inbox: &Receiver<Event>, shards: u16, memory_max: Option<u64>) -> Result<()> {
+    let mut running = shards;
+    let mut leaving = false;
+    while running > 0 {
+        let timeout = if leaving { Duration::from_millis(driver::DRAIN_MAX_MS) + GRACE } else { MEMORY_EVERY };
+        match inbox.recv_timeout(timeout) {
+            Ok(Event::Leave) => {
+                leaving = true;
+                control.leave();
+            }
+            Ok(Event::Ended(result)) => {
+                result?;
+                running -= 1;
+            }
+            Ok(Event::Step(_)) => {}
+            Err(RecvTimeoutError::Timeout) if leaving => bail!("connections were still open at the end"),
+            Err(RecvTimeoutError::Timeout) => {
+                if let (Some(max), Some(own)) = (memory_max, memory::own_bytes()) {
+                    watch_memory(control, own, max);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => bail!("the shards are gone"),
+        }
+    }
+    Ok(())
+}
+
+fn watch_memory(control: &Control, own: u64, max: u64) {
+    let was = control.is_short_of_memory();
+    let short = memory::is_short(was, own, max);
+    if short && !was {
+        tracing::warn!(own, max, "over quelea.memory.max_bytes: publishers are paused, new clients refused");
+    } else if was && !short {
+        tracing::info!(own, max, "below quelea.memory.max_bytes again");
+    }
+    control.set_short_of_memory(short);
+}
+
+/// The cores this process may run on, at least one.
+fn cores() -> nix::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect();
+    if cores.is_empty() { Err(nix::errno::Errno::ENODEV) } else { Ok(cores) }
+}
