@@ -1,9 +1,21 @@
-//! Conformance: the ledger of normative statements. `statements/` lists every statement of MQTT 3.1.1 and 5.0 with its
-//! status; `README.md` says how to write one.
+//! Conformance: the ledger of normative statements, and byte vectors through real shards without sockets.
+//!
+//! `statements/` lists every statement of MQTT 3.1.1 and 5.0 with its status; `vectors/` holds the cases. `README.md` says
+//! how to write either. Packets are assembled and taken apart here, by `packet` and `property`, written from the
+//! specification and not from `quelea::codec`: a mistake in the codec cannot hide itself.
 
+mod canon;
 mod ledger;
+mod packet;
+mod property;
+mod run;
 mod statement;
+mod token;
+mod track;
+mod vector;
+mod world;
 
+use quelea::base::Version;
 use std::path::{Path, PathBuf};
 
 /// The repository.
@@ -33,7 +45,29 @@ fn walk(folder: &Path, extension: &str, found: &mut Vec<(PathBuf, String)>) {
 
 #[test]
 fn ledger() {
-    let report = ledger::check(&[ledger::Covered::new(), ledger::Covered::new()]);
+    let cases = vector::all().expect("vectors are well-formed");
+    let covered = [Version::V311, Version::V5].map(|version| vector::covered(&cases, version));
+    let report = ledger::check(&covered);
     eprintln!("{}\n{}", report.open.join("\n"), report.counts);
     assert!(report.mistakes.is_empty(), "\n{}\n", report.mistakes.join("\n"));
+}
+
+#[test]
+fn vectors_are_well_formed() {
+    run::check_lines();
+}
+
+#[test]
+fn vectors_on_one_shard() {
+    run::all(run::Mode { shards: 1, bytewise: false });
+}
+
+#[test]
+fn vectors_on_four_shards() {
+    run::all(run::Mode { shards: 4, bytewise: false });
+}
+
+#[test]
+fn vectors_one_byte_at_a_time() {
+    run::all(run::Mode { shards: 1, bytewise: true });
 }
