@@ -1,6 +1,6 @@
 //! What a client may not do, one variant a rule, and the one table that says what happens then.
 
-use crate::base::ReasonCode;
+use crate::base::{ReasonCode, Version};
 use crate::codec::Malformed;
 
 /// A rule of the protocol, or of this broker, that a client broke.
@@ -99,14 +99,18 @@ impl Violation {
         }
     }
 
-    /// Whether a client that breaks this rule before CONNECT was accepted is answered at all. Who did not speak MQTT is not.
+    /// Whether a client of this version that breaks this rule before CONNECT was accepted is answered at all. Who did not speak
+    /// MQTT is not, and before MQTT 5 there is no return code for what is malformed.
     #[must_use]
-    pub fn is_answered_before_connect(self) -> bool {
-        // [MQTT-3.1.4-1]
-        !matches!(
-            self,
-            Self::NotConnected | Self::LoginTimeout | Self::Malformed(Malformed::ProtocolNameInvalid)
-        )
+    pub fn is_answered_before_connect(self, version: Version) -> bool {
+        match self {
+            Self::NotConnected | Self::LoginTimeout | Self::Malformed(Malformed::ProtocolNameInvalid) => false,
+            // [MQTT-3.1.2-2]
+            Self::Malformed(Malformed::UnsupportedProtocolVersion) => true,
+            // [MQTT-3.1.4-1] [MQTT-3.2.2-6]
+            Self::Malformed(_) | Self::WillTopic => version.is_v5(),
+            _ => true,
+        }
     }
 
     /// Whether it is worth an operator's line (at INFO, rate limited); the rest is daily life.

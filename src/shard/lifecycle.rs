@@ -90,8 +90,7 @@ impl Shard {
         let Some(connection) = self.links.at(slot) else { return };
         let version = connection.version;
         match connection.phase {
-            Phase::Connecting(_) if violation.is_answered_before_connect() => {
-                // [MQTT-3.2.2-6]
+            Phase::Connecting(_) if violation.is_answered_before_connect(version) => {
                 let answer = ConnAck::new(false, violation.reason());
                 answer.encode(version, self.links.out(slot).bytes_mut());
             }
