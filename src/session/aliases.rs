@@ -14,7 +14,7 @@ impl Incoming {
     /// The topic of a PUBLISH that carries an alias; defines the alias when the topic comes with it.
     ///
     /// # Errors
-    /// [`Violation::TopicAlias`] over `maximum`, or if nothing was defined. [MQTT-3.3.2-9]
+    /// [`Violation::TopicAlias`] over `maximum`, [`Violation::TopicAliasUndefined`] if nothing was defined.
     pub fn resolve(&mut self, alias: NonZeroU16, topic: &str, maximum: u16) -> Result<Rc<str>, Violation> {
         // [MQTT-3.3.2-9]
         if alias.get() > maximum {
@@ -22,7 +22,7 @@ impl Incoming {
         }
         let index = usize::from(alias.get()) - 1;
         if topic.is_empty() {
-            return self.topics.get(index).cloned().flatten().ok_or(Violation::TopicAlias);
+            return self.topics.get(index).cloned().flatten().ok_or(Violation::TopicAliasUndefined);
         }
         if self.topics.len() <= index {
             self.topics.resize(index + 1, None);
@@ -90,12 +90,12 @@ mod tests {
     #[test]
     fn an_alias_is_defined_used_and_redefined() {
         let mut incoming = Incoming::default();
-        assert_eq!(incoming.resolve(alias(2), "", 4), Err(Violation::TopicAlias));
+        assert_eq!(incoming.resolve(alias(2), "", 4), Err(Violation::TopicAliasUndefined));
         assert_eq!(incoming.resolve(alias(2), "a", 4).as_deref(), Ok("a"));
         assert_eq!(incoming.resolve(alias(2), "", 4).as_deref(), Ok("a"));
         assert_eq!(incoming.resolve(alias(2), "b", 4).as_deref(), Ok("b"));
         assert_eq!(incoming.resolve(alias(2), "", 4).as_deref(), Ok("b"));
-        assert_eq!(incoming.resolve(alias(1), "", 4), Err(Violation::TopicAlias));
+        assert_eq!(incoming.resolve(alias(1), "", 4), Err(Violation::TopicAliasUndefined));
         assert_eq!(incoming.resolve(alias(5), "c", 4), Err(Violation::TopicAlias));
     }
 

@@ -45,9 +45,12 @@ pub enum Violation {
     /// More QoS 1 and 2 publishes in flight than the announced Receive Maximum.
     #[error("more publishes in flight than the Receive Maximum")]
     ReceiveMaximum,
-    /// A topic alias above the announced maximum, or not defined yet.
+    /// A topic alias above the announced maximum.
     #[error("topic alias not valid")]
     TopicAlias,
+    /// A topic alias that was not defined, without a topic name (MQTT 5 section 3.3.4).
+    #[error("topic alias not defined")]
+    TopicAliasUndefined,
     /// An acknowledgement of another QoS than the delivery has.
     #[error("acknowledgement does not fit the delivery's QoS")]
     AckOfWrongQos,
@@ -83,6 +86,7 @@ impl Violation {
             | Self::UnexpectedAuth
             | Self::AckOfWrongQos
             | Self::NoLocalOnShared
+            | Self::TopicAliasUndefined
             | Self::ExpiryRaised => ReasonCode::ProtocolError,
             Self::LoginTimeout => ReasonCode::MaximumConnectTime,
             Self::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
