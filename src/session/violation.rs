@@ -27,6 +27,9 @@ pub enum Violation {
     /// The client identifier is empty where that is not allowed, or longer than the bound.
     #[error("client identifier not valid")]
     ClientIdentifier,
+    /// A Maximum Packet Size that not even CONNACK fits in.
+    #[error("Maximum Packet Size too small for CONNACK")]
+    PacketSizeMaxTooSmall,
     /// An authentication method this broker does not have.
     #[error("authentication method not supported")]
     AuthenticationMethod,
@@ -80,6 +83,7 @@ impl Violation {
     pub fn reason(self) -> ReasonCode {
         match self {
             Self::Malformed(malformed) => malformed.reason(),
+            Self::PacketSizeMaxTooSmall => ReasonCode::PacketTooLarge,
             Self::NotConnected
             | Self::ConnectedTwice
             | Self::ServerPacket
@@ -108,7 +112,10 @@ impl Violation {
     #[must_use]
     pub fn is_answered_before_connect(self, version: Version) -> bool {
         match self {
-            Self::NotConnected | Self::LoginTimeout | Self::Malformed(Malformed::ProtocolNameInvalid) => false,
+            Self::NotConnected
+            | Self::LoginTimeout
+            | Self::PacketSizeMaxTooSmall
+            | Self::Malformed(Malformed::ProtocolNameInvalid) => false,
             // [MQTT-3.1.2-2]
             Self::Malformed(Malformed::UnsupportedProtocolVersion) => true,
             // [MQTT-3.1.4-1] [MQTT-3.2.2-6]

@@ -15,6 +15,8 @@ use std::num::{NonZeroU16, NonZeroU32};
 const STRANGERS_MAX: u64 = 1024;
 /// CONNACK says nothing about a packet size this large: the codec's own limit.
 const PACKET_SIZE_UNLIMITED: u32 = 268_435_460;
+/// No CONNACK is larger: 24 bytes, and an assigned client identifier of 22 with 3 in front.
+const CONNACK_SIZE_MAX: u32 = 64;
 
 impl Shard {
     pub(super) fn open(&mut self, accepted: Accepted) -> Option<ConnectionId> {
@@ -134,6 +136,10 @@ impl Shard {
 
     fn establish(&mut self, slot: u32, connect: &Connect<'_>, terms: &Terms) -> Flow {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
+        if !self.answer_fits(terms, assigned.as_deref()) {
+            self.violate(slot, Violation::PacketSizeMaxTooSmall);
+            return Flow::Stop;
+        }
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let existing = self.take_over(client_id, connect.clean_start);
         let session_present = existing.is_some();
@@ -228,6 +234,21 @@ impl Shard {
     }
 
     fn answer_connect(&mut self, slot: u32, terms: &Terms, session_present: bool, assigned: Option<&str>) {
+        let answer = self.connack(terms, session_present, assigned);
+        answer.encode(terms.version, self.links.out(slot).bytes_mut());
+    }
+
+    /// Whether the client takes a packet of CONNACK's size. [MQTT-3.1.2-24]
+    fn answer_fits(&self, terms: &Terms, assigned: Option<&str>) -> bool {
+        if terms.packet_size_max >= CONNACK_SIZE_MAX {
+            return true;
+        }
+        let mut bytes = Vec::new();
+        self.connack(terms, false, assigned).encode(terms.version, &mut bytes);
+        bytes.len() <= terms.packet_size_max as usize
+    }
+
+    fn connack<'a>(&self, terms: &Terms, session_present: bool, assigned: Option<&'a str>) -> ConnAck<'a> {
         let options = &self.options.session;
         let mut answer = ConnAck::new(session_present && terms.version != Version::V310, ReasonCode::Success);
         // [MQTT-3.2.2-3]
@@ -242,7 +263,7 @@ impl Shard {
             // [MQTT-3.1.2-21]
             answer.server_keep_alive = terms.keep_alive_is_servers.then_some(terms.keep_alive_secs);
         }
-        answer.encode(terms.version, self.links.out(slot).bytes_mut());
+        answer
     }
 
     /// A client identifier nobody can guess, whose home is this shard.
