@@ -161,7 +161,9 @@ impl Shard {
                 incoming.received.remove(ready.packet_id);
             }
         }
-        let text = reason_text(reason).filter(|_| connection.problem_information);
+        // [MQTT-3.1.2-29] [MQTT-3.4.2-2] [MQTT-3.5.2-2]
+        let fits = |text: &&str| text.len() + ACK_SIZE_MAX <= connection.packet_size_max as usize;
+        let text = reason_text(reason).filter(|_| connection.problem_information).filter(fits);
         codec::encode_ack(kind, ready.packet_id, reason, text, version, self.links.out(slot).bytes_mut());
     }
 
@@ -182,6 +184,9 @@ impl Shard {
         );
     }
 }
+
+/// PUBACK or PUBREC without the text of its reason string, at most: both lengths in one byte each.
+const ACK_SIZE_MAX: usize = 9;
 
 /// What the publisher is told.
 fn reason(outcome: Outcome) -> ReasonCode {
