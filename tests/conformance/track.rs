@@ -55,7 +55,9 @@ impl Track {
         };
         match bytes {
             [0x10, ..] => {
-                self.packet_size_max = number("maximum-packet-size").map_or(usize::MAX, |n| n as usize);
+                // 0 is a protocol error and promises nothing.
+                let size_max = number("maximum-packet-size").filter(|n| *n > 0);
+                self.packet_size_max = size_max.map_or(usize::MAX, |n| n as usize);
                 self.topic_alias_maximum = number("topic-alias-maximum").unwrap_or(0);
                 self.receive_maximum = number("receive-maximum").map_or(65_535, |n| n as usize);
             }
