@@ -228,7 +228,10 @@ impl Shard {
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2]
         codec::encode_suback(done.packet_id, &done.codes, None, version, self.links.out(link).bytes_mut());
         for replay in done.replays {
-            self.start_replay(done.session, replay);
+            // UNSUBSCRIBE may have come before SUBACK could leave.
+            if self.is_subscribed(done.session.slot, &replay.filter) {
+                self.start_replay(done.session, replay);
+            }
         }
     }
 
