@@ -34,6 +34,12 @@ impl Shard {
         home(group_hash(self.topics, vhost, group, filter), self.shards)
     }
 
+    /// What deliveries of a group call it, on every shard.
+    pub(super) fn group_tag(&self, session: u32, group: &str, filter: &str) -> u32 {
+        let vhost = self.sessions.at(session).map_or(super::VHOST, |entry| entry.vhost);
+        tag(group_hash(self.topics, vhost, group, filter))
+    }
+
     /// Tells the group's home that a session joins. `token`: the SUBSCRIBE that waits for it.
     pub(super) fn join_group(
         &mut self,
@@ -205,7 +211,7 @@ impl Shard {
         Outcome { matched: true, taken: true, ..Outcome::default() }
     }
 
-    /// A message the home of a group gave to a session here.
+    /// A message the home of a group gave to a session here, which is a member.
     pub(super) fn deliver_assigned(
         &mut self,
         group: GroupRef,
@@ -214,13 +220,6 @@ impl Shard {
     ) -> Outcome {
         let head = &routing.message.head;
         let qos = options.qos.min(head.qos);
-        if self.sessions.get_mut(group.member).is_none() {
-            if qos > QoS::AtMostOnce {
-                let message = routing.share();
-                self.return_to_group(group, message);
-            }
-            return Outcome::default();
-        }
         let target = Target {
             subscriber: Subscriber(group.member.slot),
             qos,
@@ -238,13 +237,23 @@ impl Shard {
         outcome
     }
 
-    /// A message from another shard's group.
+    /// A message from another shard's group. The session may have left while it was on its way: nothing may be added for it
+    /// after UNSUBACK, so another member gets it. [MQTT-3.10.4-2]
     pub(super) fn on_assign(
         &mut self,
         group: GroupRef,
         options: SubscriptionOptions,
         message: &MessageRef<'_>,
     ) {
+        let is_member = |entry: &mut super::sessions::Session| {
+            entry.shared().iter().any(|shared| shared.tag == group.tag)
+        };
+        if !self.sessions.get_mut(group.member).is_some_and(is_member) {
+            if options.qos.min(message.head.qos) > QoS::AtMostOnce {
+                self.return_to_group(group, message.to_shared());
+            }
+            return;
+        }
         self.scratch.encoded.v3.clear();
         self.scratch.encoded.v5.clear();
         let topic_hash = self.trie.topic_hash(message.head.vhost, message.topic);

@@ -78,6 +78,8 @@ pub(super) struct Extra {
 pub(super) struct SharedSubscription {
     pub(super) group: Box<str>,
     pub(super) filter: Box<str>,
+    /// What [`GroupRef`](crate::queue::GroupRef) calls the group.
+    pub(super) tag: u32,
     pub(super) options: SubscriptionOptions,
 }
 

@@ -166,6 +166,7 @@ impl Shard {
         options: SubscriptionOptions,
         token: (u32, u32),
     ) {
+        let tag = self.group_tag(session, group, filter);
         let Some(entry) = self.sessions.at_mut(session) else { return };
         let known = entry.extra().shared.iter_mut().find(|s| *s.group == *group && *s.filter == *filter);
         let old = known.map(|shared| std::mem::replace(&mut shared.options, options));
@@ -175,6 +176,7 @@ impl Shard {
                 entry.extra().shared.push(SharedSubscription {
                     group: group.into(),
                     filter: filter.into(),
+                    tag,
                     options,
                 });
             }
