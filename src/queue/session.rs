@@ -86,6 +86,7 @@ pub enum Pushed {
 pub struct SessionQueue {
     items: VecDeque<Item>,
     bytes: u64,
+    qos0_len: u32,
 }
 
 impl SessionQueue {
@@ -116,20 +117,26 @@ impl SessionQueue {
     pub fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         self.bytes -= size_of_item(&item);
+        self.qos0_len -= u32::from(item.qos == QoS::AtMostOnce);
         if self.items.is_empty() && self.items.capacity() > 64 {
             self.items = VecDeque::new();
         }
         Some(item)
     }
 
-    /// Drops what expired at the head; gives how many.
-    pub fn drop_expired(&mut self, wall: Wall) -> u64 {
-        let mut count = 0;
+    /// Takes out what expired at the head.
+    pub fn drop_expired(&mut self, wall: Wall) -> Vec<Item> {
+        let mut expired = Vec::new();
         while self.items.front().is_some_and(|item| item.message.head().expires_at <= wall) {
-            self.pop();
-            count += 1;
+            expired.extend(self.pop());
         }
-        count
+        expired
+    }
+
+    /// Whether QoS 0 messages wait: what comes after them has to wait too.
+    #[must_use]
+    pub fn has_qos0(&self) -> bool {
+        self.qos0_len > 0
     }
 
     /// Messages that wait.
@@ -157,6 +164,7 @@ impl SessionQueue {
 
     fn put(&mut self, item: Item, size: u64) {
         self.bytes += size;
+        self.qos0_len += u32::from(item.qos == QoS::AtMostOnce);
         self.items.push_back(item);
     }
 }
@@ -221,8 +229,8 @@ mod tests {
         let mut queue = SessionQueue::default();
         queue.push(item("a", Wall(10)), &Options::default());
         queue.push(item("b", Wall::NEVER), &Options::default());
-        assert_eq!(queue.drop_expired(Wall(9)), 0);
-        assert_eq!(queue.drop_expired(Wall(10)), 1);
+        assert!(queue.drop_expired(Wall(9)).is_empty());
+        assert_eq!(queue.drop_expired(Wall(10)).len(), 1);
         assert_eq!((payloads(&queue), queue.bytes()), (vec!["b".to_string()], 2));
     }
 }

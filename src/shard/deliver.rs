@@ -54,9 +54,13 @@ impl Shard {
         routing: &mut Routing<'_>,
         group: Option<GroupRef>,
     ) -> Outcome {
-        let link = self.sessions.at(session).and_then(super::sessions::Session::connection);
+        let entry = self.sessions.at(session);
+        let link = entry.and_then(super::sessions::Session::connection);
         if target.qos == QoS::AtMostOnce {
-            match link {
+            // [MQTT-4.6.0-6]
+            let has_older = self.options.queue.queue_qos0_offline
+                && entry.and_then(|entry| entry.outgoing.as_ref()).is_some_and(|out| out.queue.has_qos0());
+            match link.filter(|_| !has_older) {
                 Some(link) => self.deliver_qos0(link, target, routing),
                 None if self.options.queue.queue_qos0_offline => {
                     self.enqueue(session, target, routing, group);

@@ -66,8 +66,13 @@ impl Shard {
             return Some((link, next));
         }
         // [MQTT-3.3.2-5]
-        self.counters.expired += outgoing.queue.drop_expired(self.now.wall);
-        outgoing.queue.pop().map(|item| (link, Next::New(item)))
+        let expired = outgoing.queue.drop_expired(self.now.wall);
+        let next = outgoing.queue.pop().map(|item| (link, Next::New(item)));
+        self.counters.expired += expired.len() as u64;
+        for item in expired {
+            self.settle_group(item.group);
+        }
+        next
     }
 
     fn send_again(&mut self, session: u32, link: u32, packet_id: PacketId, qos: QoS, item: &Item) {
