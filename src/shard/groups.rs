@@ -245,14 +245,19 @@ impl Shard {
         options: SubscriptionOptions,
         message: &MessageRef<'_>,
     ) {
-        let is_member = |entry: &mut super::sessions::Session| {
-            entry.shared().iter().any(|shared| shared.tag == group.tag)
-        };
-        if !self.sessions.get_mut(group.member).is_some_and(is_member) {
-            if options.qos.min(message.head.qos) > QoS::AtMostOnce {
+        let is_counted = options.qos.min(message.head.qos) > QoS::AtMostOnce;
+        let entry = self.sessions.get_mut(group.member);
+        let shared = entry.and_then(|entry| entry.shared().iter().find(|shared| shared.tag == group.tag));
+        let Some(current) = shared.map(|shared| shared.options) else {
+            if is_counted {
                 self.return_to_group(group, message.to_shared());
             }
             return;
+        };
+        // It may have subscribed anew meanwhile, with other options.
+        let options = SubscriptionOptions { qos: current.qos.min(options.qos), ..current };
+        if is_counted && options.qos == QoS::AtMostOnce {
+            self.settle_group(Some(group));
         }
         self.scratch.encoded.v3.clear();
         self.scratch.encoded.v5.clear();
