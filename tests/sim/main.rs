@@ -1,0 +1,89 @@
+//! Deterministic simulation: real shards, one virtual clock, seeded scheduling, network and mailbox faults, and an oracle.
+//!
+//! `README.md` says how to run it, which faults are injected, and why each is survivable.
+
+mod clients;
+mod invariants;
+mod mailbox;
+mod network;
+mod oracle;
+mod rng;
+mod run;
+mod swarm;
+mod trace;
+mod verdict;
+mod workload;
+mod world;
+
+use swarm::Swarm;
+
+/// Seeds run by default, besides those of `seeds.txt`.
+const SEEDS: std::ops::Range<u64> = 0..200;
+/// One seed in so many is run twice.
+const TWICE_EVERY: u64 = 8;
+
+/// Seeds that failed once: `seed: subject of the commit that fixed it`.
+fn failed_once() -> Vec<u64> {
+    let lines = include_str!("seeds.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| line.split_once(':').map_or(line, |(seed, _)| seed).trim().parse().expect("a seed"))
+        .collect()
+}
+
+fn seeds() -> Vec<u64> {
+    let parse = |text: &str| text.trim().parse::<u64>().expect("a seed is a number");
+    if let Ok(seed) = std::env::var("QUELEA_SIM_SEED") {
+        return vec![parse(&seed)];
+    }
+    if let Ok(range) = std::env::var("QUELEA_SIM_SEEDS") {
+        let (start, end) = range.split_once("..").expect("QUELEA_SIM_SEEDS=start..end");
+        return (parse(start)..parse(end)).collect();
+    }
+    let mut seeds = failed_once();
+    seeds.extend(SEEDS);
+    seeds
+}
+
+/// Runs the seeds on as many threads as there are cores; gives the failures.
+fn run_all(seeds: &[u64], check: impl Fn(u64) -> Result<(), String> + Sync) -> Vec<(u64, String)> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failures = std::sync::Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    if let Err(error) = check(*seed) {
+                        failures.lock().expect("no check panics").push((*seed, error));
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().expect("no check panics");
+    failures.sort();
+    failures
+}
+
+fn report(test: &str, failures: &[(u64, String)]) {
+    let lines: Vec<String> = failures
+        .iter()
+        .map(|(seed, error)| {
+            format!("seed {seed}: {error}\n    QUELEA_SIM_SEED={seed} cargo test --no-default-features --test sim {test}")
+        })
+        .collect();
+    assert!(lines.is_empty(), "\n{} of the seeds failed\n{}\n", lines.len(), lines.join("\n"));
+}
+
+#[test]
+fn every_seed_keeps_the_promises() {
+    let is_one = std::env::var("QUELEA_SIM_SEED").is_ok();
+    let failures = run_all(&seeds(), |seed| {
+        let first = run::run(seed, Swarm::draw(seed), is_one)?;
+        if seed % TWICE_EVERY == 0 && first != run::run(seed, Swarm::draw(seed), false)? {
+            return Err("two runs of the seed differ".into());
+        }
+        Ok(())
+    });
+    report("every_seed_keeps_the_promises", &failures);
+}

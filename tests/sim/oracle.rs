@@ -1,0 +1,290 @@
+//! What was done and what was seen, and the judgements that can be made at once.
+//!
+//! Order between happenings of different clients is by *step*, the number of the world's event. What can only be judged when
+//! everything has settled is in `verdict.rs`.
+
+use crate::clients::machine::Incoming;
+use quelea::base::topic::matches;
+use quelea::base::{QoS, ReasonCode};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The client that sees everything and never fails.
+pub(crate) const OBSERVER: usize = 0;
+
+/// One message somebody published, or a will.
+#[derive(Clone, Debug)]
+pub(crate) struct Publication {
+    pub(crate) publisher: usize,
+    /// Counts the publisher's messages.
+    pub(crate) number: usize,
+    pub(crate) topic: String,
+    pub(crate) qos: QoS,
+    /// Clears a retained message: nobody can tell it from another clear.
+    pub(crate) is_clear: bool,
+    pub(crate) is_will: bool,
+    pub(crate) expiry: Option<u32>,
+    /// Step of the first PUBLISH, and how many there were.
+    pub(crate) sent: Option<u64>,
+    pub(crate) attempts: u32,
+    pub(crate) acked: Option<(u64, ReasonCode)>,
+    /// Publisher and broker may not agree on whether it was sent before.
+    pub(crate) is_ambiguous: bool,
+}
+
+/// One message somebody got.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) tag: usize,
+    pub(crate) incarnation: u32,
+    pub(crate) qos: QoS,
+}
+
+/// One subscription, from SUBSCRIBE on.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscription {
+    pub(crate) client: usize,
+    pub(crate) incarnation: u32,
+    pub(crate) filter: String,
+    pub(crate) group: Option<String>,
+    pub(crate) qos: QoS,
+    pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    pub(crate) id: Option<u32>,
+    /// The session outlives its connection.
+    pub(crate) is_durable: bool,
+    /// Step: SUBACK got.
+    pub(crate) granted: Option<u64>,
+    /// Step: UNSUBSCRIBE or another SUBSCRIBE for the filter sent, or the session ended.
+    pub(crate) dropped: Option<u64>,
+    /// UNSUBSCRIBE was sent.
+    pub(crate) is_cancelled: bool,
+    /// Step: UNSUBACK got (or the session ended): nothing may come through it any more.
+    pub(crate) gone: Option<u64>,
+}
+
+impl Subscription {
+    pub(crate) fn wants(&self, publication: &Publication) -> bool {
+        matches(&self.filter, &publication.topic) && !(self.no_local && self.client == publication.publisher)
+    }
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    pub(crate) publications: Vec<Publication>,
+    pub(crate) subscriptions: Vec<Subscription>,
+    /// By client.
+    pub(crate) deliveries: Vec<Vec<Delivery>>,
+    /// By client and topic of retained messages: the value seen last; `None` is a clear.
+    pub(crate) last_seen: BTreeMap<(usize, String), Option<usize>>,
+    /// Members of shared subscriptions whose session has ended.
+    pub(crate) ended_members: usize,
+    /// QoS 0 messages wait for clients that are away.
+    pub(crate) queues_qos0: bool,
+    /// Full queues refuse: a refusal that is lost on the way to the publisher ends the exchange on one side only, and some
+    /// queue may have taken the message.
+    pub(crate) refuses: bool,
+    /// Topics on which a newcomer got a message with RETAIN.
+    pub(crate) retained_topics: BTreeSet<String>,
+    pub(crate) counts: BTreeMap<usize, usize>,
+}
+
+/// Topics of retained messages; each has one publisher.
+pub(crate) fn is_retained_topic(topic: &str) -> bool {
+    topic.starts_with("r/")
+}
+
+/// The payload of a publication.
+pub(crate) fn payload(tag: usize, padding: usize) -> Vec<u8> {
+    let mut payload = format!("m{tag}|").into_bytes();
+    payload.resize(payload.len() + padding, b'.');
+    payload
+}
+
+fn tag_of(payload: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(payload).ok()?.strip_prefix('m')?;
+    text.split_once('|')?.0.parse().ok()
+}
+
+impl Oracle {
+    /// Names a message.
+    pub(crate) fn publication(&mut self, mut publication: Publication) -> usize {
+        let count = self.counts.entry(publication.publisher).or_default();
+        publication.number = *count;
+        *count += 1;
+        self.publications.push(publication);
+        self.publications.len() - 1
+    }
+
+    pub(crate) fn sent(&mut self, tag: usize, step: u64) {
+        let publication = &mut self.publications[tag];
+        publication.sent.get_or_insert(step);
+        publication.attempts += 1;
+    }
+
+    pub(crate) fn acked(
+        &mut self,
+        tag: usize,
+        step: u64,
+        reason: ReasonCode,
+        limited: bool,
+    ) -> Result<(), String> {
+        if reason == ReasonCode::NoMatchingSubscribers {
+            return Err(format!("m{tag}: no subscriber, though the observer subscribes to everything"));
+        }
+        if reason.is_error() && !limited {
+            return Err(format!("m{tag}: refused with {reason:?} without a limit"));
+        }
+        self.publications[tag].acked.get_or_insert((step, reason));
+        Ok(())
+    }
+
+    /// The connection of a client is over, or will be: its session may end before anybody hears of it.
+    pub(crate) fn member_may_end(&mut self, client: usize) {
+        let mut all = self.subscriptions.iter();
+        if all.any(|s| s.client == client && s.group.is_some() && s.gone.is_none()) {
+            self.ended_members += 1;
+        }
+    }
+
+    /// The session of a client is over, or may be: what it was subscribed to is not any more.
+    pub(crate) fn session_over(&mut self, client: usize, step: u64) {
+        for subscription in self.subscriptions.iter_mut().filter(|s| s.client == client) {
+            if subscription.gone.is_none() && subscription.group.is_some() {
+                self.ended_members += 1;
+            }
+            subscription.dropped.get_or_insert(step);
+            subscription.gone.get_or_insert(step);
+        }
+    }
+
+    /// Somebody got a message.
+    pub(crate) fn delivered(
+        &mut self,
+        client: usize,
+        incarnation: u32,
+        step: u64,
+        got: &Incoming,
+    ) -> Result<(), String> {
+        if got.retain {
+            self.retained_topics.insert(got.topic.clone());
+        }
+        let Some(tag) = tag_of(&got.payload) else {
+            if got.payload.is_empty() && is_retained_topic(&got.topic) {
+                self.last_seen.insert((client, got.topic.clone()), None);
+            }
+            return Ok(());
+        };
+        let publication = self.publications.get(tag).ok_or_else(|| format!("m{tag} was never published"))?;
+        if publication.topic != got.topic {
+            return Err(format!("m{tag} of {} came as {}", publication.topic, got.topic));
+        }
+        if !publication.is_will && publication.sent.is_none() {
+            return Err(format!("m{tag} came before it was sent"));
+        }
+        if got.expiry.is_some_and(|left| left == 0 || publication.expiry.is_none_or(|whole| left > whole)) {
+            return Err(format!("m{tag}: expiry {:?} of {:?}", got.expiry, publication.expiry));
+        }
+        self.check_wanted(client, step, tag, got)?;
+        let delivery = Delivery { tag, incarnation, qos: got.qos };
+        if is_retained_topic(&got.topic) {
+            self.last_seen.insert((client, got.topic.clone()), Some(tag));
+        } else {
+            self.check_once_and_in_order(client, &delivery)?;
+        }
+        self.deliveries[client].push(delivery);
+        Ok(())
+    }
+
+    /// Some subscription must want the message, and if all are certain they say how it has to come.
+    fn check_wanted(&self, client: usize, step: u64, tag: usize, got: &Incoming) -> Result<(), String> {
+        let publication = &self.publications[tag];
+        let all: Vec<&Subscription> =
+            self.subscriptions.iter().filter(|s| s.client == client && s.wants(publication)).collect();
+        let sent = publication.sent.unwrap_or(0);
+        let may_come = |s: &&&Subscription| match s.gone {
+            None => true,
+            // It was on its way already, and what is queued may still come. [MQTT-3.10.4-2]
+            Some(gone) => (got.qos > QoS::AtMostOnce || self.queues_qos0) && sent <= gone,
+        };
+        let possible: Vec<&&Subscription> = all.iter().filter(may_come).collect();
+        let Some(qos_max) = possible.iter().map(|s| s.qos).max() else {
+            return Err(format!("m{tag} on {} to client {client}: nothing asks for it", got.topic));
+        };
+        if got.qos > qos_max.min(publication.qos) {
+            return Err(format!("m{tag} to client {client} with {:?}", got.qos));
+        }
+        if is_retained_topic(&got.topic) && !got.retain && possible.iter().all(|s| s.retain_as_published) {
+            return Err(format!("[MQTT-3.3.1-13] m{tag} to client {client} without RETAIN"));
+        }
+        let is_certain = |s: &&Subscription| s.granted.is_some_and(|at| at < sent) && s.dropped.is_none();
+        let live = all.iter().filter(|s| s.gone.is_none());
+        if is_retained_topic(&got.topic) || publication.is_will || all.iter().any(|s| s.group.is_some()) {
+            return Ok(());
+        }
+        if got.retain {
+            return Err(format!("m{tag} to client {client} with RETAIN"));
+        }
+        if live.clone().count() > 0
+            && all.iter().all(|s| s.gone.is_some_and(|gone| gone < sent) || is_certain(s))
+        {
+            let qos = live.clone().map(|s| s.qos).max().unwrap_or_default().min(publication.qos);
+            if got.qos != qos {
+                return Err(format!(
+                    "[MQTT-3.3.4-2] m{tag} to client {client} with {:?}, not {qos:?}",
+                    got.qos
+                ));
+            }
+            let mut ids: Vec<u32> = live.filter_map(|s| s.id).collect();
+            let mut got_ids = got.ids.clone();
+            ids.sort_unstable();
+            got_ids.sort_unstable();
+            if ids != got_ids {
+                return Err(format!(
+                    "m{tag} to client {client} at {step}: identifiers {got_ids:?}, not {ids:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Not twice where that may not be, and not behind a later one.
+    fn check_once_and_in_order(&self, client: usize, new: &Delivery) -> Result<(), String> {
+        let publication = &self.publications[new.tag];
+        let before = self.deliveries[client].iter().filter(|d| d.incarnation == new.incarnation);
+        let is_repeatable = publication.is_ambiguous
+            || (self.refuses && publication.attempts > 1)
+            || (publication.qos == QoS::AtLeastOnce && publication.attempts > 1)
+            || new.qos == QoS::AtLeastOnce;
+        // A member may get its own message back when another member's session ends.
+        let in_group = publication.topic.starts_with("s/") && client != OBSERVER;
+        let mut seen_later = None;
+        for delivery in before {
+            if delivery.tag == new.tag {
+                if !is_repeatable && delivery.qos == new.qos {
+                    return Err(format!("m{} to client {client} twice with {:?}", new.tag, new.qos));
+                }
+                return Ok(());
+            }
+            let other = &self.publications[delivery.tag];
+            let same_flow = other.publisher == publication.publisher
+                && !other.is_will
+                && other.topic == publication.topic
+                && other.qos == publication.qos
+                && delivery.qos == new.qos;
+            if same_flow && delivery.tag > new.tag {
+                seen_later = Some(delivery.tag);
+            }
+        }
+        let is_resent = publication.qos == QoS::AtLeastOnce && publication.attempts > 1;
+        if let Some(later) = seen_later
+            && !is_resent
+            && !publication.is_ambiguous
+            && !publication.is_will
+            && !(in_group && self.ended_members > 0)
+        {
+            return Err(format!("[MQTT-4.6.0-6] m{} to client {client} after m{later}", new.tag));
+        }
+        Ok(())
+    }
+}

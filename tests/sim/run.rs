@@ -1,0 +1,241 @@
+//! One run of a seed, from the first connection to the last trace of it.
+
+use crate::clients::Client;
+use crate::clients::polite::{Phase, Polite, filter};
+use crate::oracle::{OBSERVER, is_retained_topic};
+use crate::rng::Rng;
+use crate::swarm::Swarm;
+use crate::workload::{message, observer};
+use crate::world::{Event, World};
+use quelea::base::QoS;
+use std::collections::BTreeMap;
+
+/// How long the world may take to settle once faults have stopped, in milliseconds: the poll budget of the liveness phase.
+const SETTLE_MS: u64 = 240_000;
+
+/// Runs a seed; gives the hash of its trace.
+pub(crate) fn run(seed: u64, swarm: Swarm, is_printed: bool) -> Result<u64, String> {
+    let mut world = World::new(seed, swarm, is_printed);
+    world.populate(seed);
+    world.start_observer()?;
+    world.be_busy()?;
+    world.heal()?;
+    world.judge()?;
+    world.check_retained(seed)?;
+    world.end()?;
+    Ok(world.trace.hash())
+}
+
+impl World {
+    pub(crate) fn start_observer(&mut self) -> Result<(), String> {
+        self.with_polite(OBSERVER, |polite, world| {
+            polite.connect(world, true);
+            Ok(())
+        });
+        self.wait("the observer is up", |world| {
+            world.polite(OBSERVER).is_some_and(|p| p.phase == Phase::Up)
+        })?;
+        self.with_polite(OBSERVER, |polite, world| {
+            polite.subscribe(world, None, filter("#", QoS::ExactlyOnce), None);
+            Ok(())
+        });
+        self.wait("the observer is subscribed", |world| world.oracle.subscriptions[0].granted.is_some())
+    }
+
+    fn be_busy(&mut self) -> Result<(), String> {
+        for client in 0..self.clients.len() {
+            if client != OBSERVER {
+                let wait = self.schedule_rng.below(1000);
+                self.after(wait, Event::Act(client));
+            }
+        }
+        if self.swarm.pressure {
+            self.after(1500, Event::Pressure(true));
+        }
+        let busy = self.swarm.busy_ms;
+        self.run(busy, |_| false).map(|_| ())
+    }
+
+    /// Faults stop; everything must settle.
+    fn heal(&mut self) -> Result<(), String> {
+        self.note(format_args!("faults stop"));
+        self.is_healing = true;
+        self.swarm.network.delay_ms_max = self.swarm.network.delay_ms_max.min(2);
+        self.swarm.mailbox.delay_ms_max = self.swarm.mailbox.delay_ms_max.min(2);
+        self.heal_network();
+        self.wait("everything settles", Self::is_settled)?;
+        // Wills that were delayed have had their time, and nothing comes of what was on its way.
+        self.run(20_000, |_| false)?;
+        self.wait("everything stays settled", Self::is_settled)
+    }
+
+    /// Runs until something is so.
+    pub(crate) fn wait(&mut self, what: &str, until: impl Fn(&Self) -> bool) -> Result<(), String> {
+        if self.run(SETTLE_MS, until)? {
+            return Ok(());
+        }
+        Err(format!("it does not happen that {what}: {}", self.describe()))
+    }
+
+    fn is_settled(&self) -> bool {
+        let done = |client: &Option<Client>| match client {
+            Some(Client::Polite(polite)) if polite.is_finished => polite.socket.is_none(),
+            Some(Client::Polite(polite)) => polite.phase == Phase::Up && polite.machine.is_idle(),
+            Some(Client::Rude(rude)) => rude.socket.is_none(),
+            None => false,
+        };
+        self.clients.iter().all(done)
+            && self.is_quiet()
+            && self.shards.iter().all(|shard| {
+                let mut views = shard.session_views().filter(|view| view.connected);
+                views.all(|view| view.ready == 0 && view.unacknowledged == 0 && view.qos0_ready == 0)
+            })
+    }
+
+    /// What is not settled.
+    fn describe(&self) -> String {
+        let mut out = String::new();
+        for (index, client) in self.clients.iter().enumerate() {
+            match client {
+                Some(Client::Polite(p)) if p.phase != Phase::Up || !p.machine.is_idle() => {
+                    out += &format!("client {index} {:?} {}; ", p.phase, p.machine.describe());
+                }
+                Some(Client::Rude(rude)) if rude.socket.is_some() => out += &format!("rude {index}; "),
+                _ => {}
+            }
+        }
+        for (index, shard) in self.shards.iter().enumerate() {
+            out += &format!("shard {index} {:?}; ", shard.residue());
+            for view in shard.session_views().filter(|v| v.connected && v.ready + v.unacknowledged > 0) {
+                out += &format!("{} {} {}; ", view.client_id, view.ready, view.unacknowledged);
+            }
+        }
+        out + if self.network.is_idle() { "network idle" } else { "network busy" }
+    }
+
+    /// A client nobody has seen before.
+    fn newcomer(&mut self, seed: u64, name: &str) -> Result<usize, String> {
+        let client = self.clients.len();
+        let profile = crate::clients::polite::Profile { client_id: name.into(), ..observer() };
+        let polite = Polite::new(client, profile, Rng::stream(seed, name));
+        self.clients.push(Some(Client::Polite(Box::new(polite))));
+        self.with_polite(client, |polite, world| {
+            polite.connect(world, true);
+            Ok(())
+        });
+        self.wait("a newcomer is up", |world| world.polite(client).is_some_and(|p| p.phase == Phase::Up))?;
+        Ok(client)
+    }
+
+    fn seen_by(&self, client: usize) -> BTreeMap<String, usize> {
+        let all =
+            self.oracle.last_seen.iter().filter(|((c, topic), _)| *c == client && is_retained_topic(topic));
+        all.filter_map(|((_, topic), value)| value.map(|value| (topic.clone(), value))).collect()
+    }
+
+    /// New subscribers get what is retained: by wildcard, and topic by topic.
+    fn check_retained(&mut self, seed: u64) -> Result<(), String> {
+        let truth = self.seen_by(OBSERVER);
+        let by_wildcard = self.newcomer(seed, "by-wildcard")?;
+        self.with_polite(by_wildcard, |polite, world| {
+            polite.subscribe(world, None, filter("#", QoS::ExactlyOnce), None);
+            Ok(())
+        });
+        self.wait("retained messages come", Self::is_settled)?;
+        let by_topic = self.newcomer(seed, "by-topic")?;
+        let topics: Vec<String> = (0..self.clients.len())
+            .flat_map(|client| [format!("r/{client}/0"), format!("r/{client}/1")])
+            .collect();
+        self.with_polite(by_topic, |polite, world| {
+            for topic in &topics {
+                polite.subscribe(world, None, filter(topic, QoS::ExactlyOnce), None);
+            }
+            Ok(())
+        });
+        self.wait("retained messages come", Self::is_settled)?;
+        for client in [by_wildcard, by_topic] {
+            let seen = self.seen_by(client);
+            let is_exact = !self.swarm.has_queue_limits() && !self.drops_qos0();
+            if is_exact && seen != truth {
+                return Err(format!("retained are {seen:?}, last seen live were {truth:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        if self.swarm.ends_by_shutdown {
+            return self.end_by_shutdown();
+        }
+        self.clear_retained()?;
+        for client in 0..self.clients.len() {
+            if matches!(self.clients[client], Some(Client::Polite(_))) {
+                self.with_polite(client, |polite, world| {
+                    polite.goodbye(world, false, None);
+                    polite.is_finished = true;
+                    Ok(())
+                });
+            }
+        }
+        self.wait("everybody is gone", Self::is_settled)?;
+        let forever = 3 * 86_400_000;
+        self.run(forever, |world| world.shards.iter().all(|shard| shard.next_deadline().is_none()))?;
+        self.wait("the shards have told each other", Self::is_settled)?;
+        self.check_nothing_is_left()
+    }
+
+    /// Every retained message a newcomer was told of is cleared.
+    fn clear_retained(&mut self) -> Result<(), String> {
+        let topics: Vec<String> = self.oracle.retained_topics.iter().cloned().collect();
+        self.with_polite(OBSERVER, |polite, world| {
+            for topic in topics {
+                polite.publish(world, message(topic, QoS::AtLeastOnce, true, None), true, 0);
+            }
+            Ok(())
+        });
+        self.wait("retained messages are cleared", Self::is_settled)
+    }
+
+    fn check_nothing_is_left(&self) -> Result<(), String> {
+        for (index, shard) in self.shards.iter().enumerate() {
+            let counts = [
+                ("sessions", shard.session_count()),
+                ("connections", shard.connection_count()),
+                ("subscriptions", shard.subscription_count()),
+                ("interest", shard.interest_count()),
+                ("clients", shard.residue().clients),
+                ("timers", usize::from(shard.next_deadline().is_some())),
+            ];
+            if let Some((what, count)) = counts.iter().find(|(_, count)| *count > 0) {
+                return Err(format!("shard {index} is left with {count} {what}"));
+            }
+            let retained = shard.retained_count();
+            if retained > 0 && !self.swarm.has_queue_limits() && !self.drops_qos0() {
+                return Err(format!("shard {index} is left with {retained} retained messages"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every connection is closed, and the shards do no more.
+    fn end_by_shutdown(&mut self) -> Result<(), String> {
+        self.note(format_args!("shutdown"));
+        for client in 0..self.clients.len() {
+            if let Some(Client::Polite(polite)) = &mut self.clients[client] {
+                polite.is_finished = true;
+            }
+        }
+        for shard in 0..self.shards.len() {
+            let now = self.now;
+            self.shards[shard].handle_shutdown(now);
+            self.wake(shard);
+        }
+        self.wait("every connection is closed", |world| {
+            world.shards.iter().all(|shard| shard.connection_count() == 0) && world.network.is_idle()
+        })?;
+        let not_told = (0..self.clients.len()).find(|client| {
+            self.polite(*client).is_some_and(|p| p.profile.version.is_v5() && !p.was_told_of_shutdown)
+        });
+        not_told.map_or(Ok(()), |client| Err(format!("client {client} got no DISCONNECT 0x8B")))
+    }
+}

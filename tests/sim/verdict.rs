@@ -1,0 +1,267 @@
+//! The judgements that need everything to have settled: nothing acknowledged was lost, shared messages reached one member,
+//! wills fired as they must, and retained messages are the last ones accepted.
+
+use crate::clients::Client;
+use crate::clients::polite::{Attempt, End, Polite, SLACK_MS};
+use crate::oracle::{Delivery, OBSERVER, Publication, Subscription, is_retained_topic};
+use crate::workload::GROUPS;
+use crate::world::World;
+use quelea::base::QoS;
+use quelea::base::topic::matches;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl World {
+    /// All of them.
+    pub(crate) fn judge(&self) -> Result<(), String> {
+        if !self.swarm.has_queue_limits() {
+            self.judge_lost()?;
+            self.judge_groups()?;
+            self.judge_last_seen()?;
+        }
+        self.judge_wills()
+    }
+
+    pub(crate) fn polite(&self, client: usize) -> Option<&Polite> {
+        match self.clients.get(client) {
+            Some(Some(Client::Polite(polite))) => Some(polite),
+            _ => None,
+        }
+    }
+
+    fn tags_of(&self, client: usize) -> BTreeSet<usize> {
+        let Some(polite) = self.polite(client) else { return BTreeSet::new() };
+        let mine = self.oracle.deliveries[client].iter().filter(|d| d.incarnation == polite.incarnation);
+        mine.map(|d| d.tag).collect()
+    }
+
+    /// What was acknowledged to its publisher has reached every session that was subscribed all the while.
+    fn judge_lost(&self) -> Result<(), String> {
+        let mut got: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for subscription in self.oracle.subscriptions.iter().filter(|s| s.group.is_none()) {
+            let client = subscription.client;
+            let Some(polite) = self.polite(client) else { continue };
+            if polite.incarnation != subscription.incarnation {
+                continue;
+            }
+            let got = got.entry(client).or_insert_with(|| self.tags_of(client));
+            for (tag, publication) in self.oracle.publications.iter().enumerate() {
+                if must_come(publication, subscription) && !got.contains(&tag) {
+                    let filter = &subscription.filter;
+                    return Err(format!(
+                        "m{tag} on {} was acknowledged, and client {client} subscribed to {filter}, but it never came",
+                        publication.topic
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A message of a shared subscription has reached one member, and no other unless a session ended.
+    fn judge_groups(&self) -> Result<(), String> {
+        for (group, filter) in GROUPS {
+            let members: Vec<&Subscription> =
+                self.oracle.subscriptions.iter().filter(|s| s.group.as_deref() == Some(group)).collect();
+            let mut receivers: BTreeMap<usize, Vec<(usize, Delivery)>> = BTreeMap::new();
+            let clients: BTreeSet<usize> = members.iter().map(|s| s.client).collect();
+            for client in clients {
+                for delivery in &self.oracle.deliveries[client] {
+                    receivers.entry(delivery.tag).or_default().push((client, *delivery));
+                }
+            }
+            for (tag, publication) in self.oracle.publications.iter().enumerate() {
+                if matches(filter, &publication.topic) {
+                    let got = receivers.get(&tag).map_or(&[][..], Vec::as_slice);
+                    self.judge_shared(tag, publication, &members, got)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_shared(
+        &self,
+        tag: usize,
+        publication: &Publication,
+        members: &[&Subscription],
+        got: &[(usize, Delivery)],
+    ) -> Result<(), String> {
+        let all_stayed = self.oracle.ended_members == 0;
+        let clients: BTreeSet<usize> = got.iter().map(|(client, _)| *client).collect();
+        let waited_for = members.iter().any(|member| {
+            self.polite(member.client).is_some_and(|p| p.incarnation == member.incarnation)
+                && !member.is_cancelled
+                && member.gone.is_none()
+                && binds(publication, member)
+        });
+        // QoS 2 that was sent stays with its session, and is lost with it. [MQTT-4.8.2-5]
+        let is_safe = all_stayed
+            || publication.qos == QoS::AtLeastOnce
+            || members.iter().all(|member| member.qos == QoS::AtLeastOnce);
+        if waited_for && is_safe && clients.is_empty() {
+            let group = &members[0].group;
+            return Err(format!("m{tag} on {} reached no member of {group:?}", publication.topic));
+        }
+        let was_resent =
+            publication.is_ambiguous || (publication.qos == QoS::AtLeastOnce && publication.attempts > 1);
+        let twice_sent = got.iter().filter(|(_, d)| d.qos == QoS::ExactlyOnce).count() > 1;
+        if clients.len() > 1 && !was_resent && (all_stayed || twice_sent) {
+            return Err(format!("m{tag} on {} reached members {clients:?}", publication.topic));
+        }
+        Ok(())
+    }
+
+    /// For one publisher a topic, the last value a subscriber saw is the retained value.
+    fn judge_last_seen(&self) -> Result<(), String> {
+        for ((client, topic), truth) in &self.oracle.last_seen {
+            if *client != OBSERVER || !is_retained_topic(topic) {
+                continue;
+            }
+            self.judge_retained(topic, *truth)?;
+            for subscription in &self.oracle.subscriptions {
+                self.judge_seen_by(subscription, topic, *truth)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_seen_by(&self, by: &Subscription, topic: &str, truth: Option<usize>) -> Result<(), String> {
+        let Some(polite) = self.polite(by.client) else { return Ok(()) };
+        let granted = by.granted.filter(|_| by.dropped.is_none() && by.incarnation == polite.incarnation);
+        let Some(granted) = granted.filter(|_| matches(&by.filter, topic)) else { return Ok(()) };
+        let values = self.oracle.publications.iter().filter(|p| p.topic == topic);
+        let qos = values.clone().map(|p| p.qos).min().unwrap_or_default().min(by.qos);
+        let connected = polite.attempts.iter().map(|attempt| attempt.accepted_step).max().unwrap_or(0);
+        // QoS 0 is not kept for a client that is away.
+        if qos == QoS::AtMostOnce && (connected > granted || self.drops_qos0()) {
+            return Ok(());
+        }
+        // Who came after the clear has nothing to see.
+        let last = values.clone().filter_map(|p| p.sent).max().unwrap_or(0);
+        if truth.is_none() && last <= granted {
+            return Ok(());
+        }
+        let seen = self.oracle.last_seen.get(&(by.client, topic.to_string())).copied().flatten();
+        if seen != truth {
+            return Err(format!("client {} saw {seen:?} last on {topic}, which has {truth:?}", by.client));
+        }
+        Ok(())
+    }
+
+    /// The value is the last one that was accepted, as far as its publisher can know.
+    fn judge_retained(&self, topic: &str, truth: Option<usize>) -> Result<(), String> {
+        let mut candidates = vec![None];
+        for (tag, publication) in self.oracle.publications.iter().enumerate() {
+            if publication.topic == topic && publication.sent.is_some() {
+                let value = (!publication.is_clear).then_some(tag);
+                if publication.acked.is_some() {
+                    candidates.clear();
+                }
+                candidates.push(value);
+            }
+        }
+        if candidates.contains(&truth) || self.drops_qos0() {
+            return Ok(());
+        }
+        Err(format!("{topic} has {truth:?}, accepted was one of {candidates:?}"))
+    }
+
+    pub(crate) fn drops_qos0(&self) -> bool {
+        self.swarm.options.queue.qos0_bytes_max < 1000
+    }
+
+    /// Wills fire once or not at all, as they must; the observer sees which.
+    fn judge_wills(&self) -> Result<(), String> {
+        let mut fired: BTreeMap<usize, usize> = BTreeMap::new();
+        for delivery in &self.oracle.deliveries[OBSERVER] {
+            *fired.entry(delivery.tag).or_default() += 1;
+        }
+        for client in 0..self.clients.len() {
+            let Some(polite) = self.polite(client) else { continue };
+            for (index, attempt) in polite.attempts.iter().enumerate() {
+                let Some((tag, delay)) = attempt.will else { continue };
+                let count = fired.get(&tag).copied().unwrap_or(0);
+                let fate = self.will_fate(attempt, &polite.attempts[index + 1..], delay);
+                let right = match fate {
+                    Fate::Must => count == 1 || (self.may_drop(tag) && count == 0),
+                    Fate::Never => count == 0,
+                    Fate::May => count <= 1,
+                };
+                if !right {
+                    return Err(format!("will m{tag} of client {client} fired {count} times: {fate:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn may_drop(&self, tag: usize) -> bool {
+        let qos = self.oracle.publications[tag].qos;
+        if qos == QoS::AtMostOnce { self.drops_qos0() } else { self.swarm.has_queue_limits() }
+    }
+
+    fn will_fate(&self, attempt: &Attempt, later: &[Attempt], delay: u32) -> Fate {
+        let socket = &self.network.sockets[attempt.socket];
+        if attempt.accepted_ms.is_none() {
+            return Fate::May;
+        }
+        let Some(ended) = socket.server_end else {
+            // Still connected.
+            return Fate::Never;
+        };
+        match attempt.end {
+            End::Goodbye { with_will: false } if socket.was_ended_by_client => return Fate::Never,
+            End::Goodbye { .. } if !socket.was_ended_by_client || attempt.expiry_secs.is_none() => {
+                return Fate::May;
+            }
+            _ => {}
+        }
+        if delay == 0 {
+            return Fate::Must;
+        }
+        let due = ended + u64::from(delay) * 1000;
+        let Some(next) = later.first() else {
+            return if self.now_ms() > due + SLACK_MS { Fate::Must } else { Fate::May };
+        };
+        if next.clean_start && next.accepted_ms.is_some() {
+            // Ends the session, or takes it over: either way the will is published.
+            return Fate::Must;
+        }
+        match next.accepted_ms {
+            Some(accepted) if accepted + SLACK_MS < due => Fate::Never,
+            _ if next.at_ms > due + SLACK_MS => Fate::Must,
+            _ => Fate::May,
+        }
+    }
+}
+
+/// What a will has to do.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Must,
+    Never,
+    May,
+}
+
+/// Whether a message concerns a subscription that was there when it was sent, and neither may be dropped.
+fn binds(publication: &Publication, subscription: &Subscription) -> bool {
+    let (Some(sent), Some((_, reason))) = (publication.sent, publication.acked) else { return false };
+    subscription.granted.is_some_and(|granted| granted < sent)
+        && !reason.is_error()
+        && !publication.is_clear
+        && !publication.is_will
+        && publication.expiry.is_none()
+        && publication.qos.min(subscription.qos) > QoS::AtMostOnce
+        && subscription.wants(publication)
+}
+
+/// Whether a message has to have come through a subscription of a session that still lives.
+fn must_come(publication: &Publication, subscription: &Subscription) -> bool {
+    let Some((acked, _)) = publication.acked else { return false };
+    let in_time = match subscription.dropped {
+        None => true,
+        // Without a commit nobody waited for it to get there.
+        Some(dropped) => acked < dropped && subscription.is_durable,
+    };
+    in_time && binds(publication, subscription)
+}
