@@ -81,19 +81,35 @@ impl<T> Slab<T> {
 
     /// Takes the entry out if it is still this incarnation.
     pub fn remove(&mut self, index: u32, generation: u32) -> Option<T> {
-        let free_head = self.free_head;
+        let value = self.retire(index, generation)?;
+        self.recycle(index);
+        Some(value)
+    }
+
+    /// Takes the entry out, but its index is not used again before [`recycle`](Self::recycle).
+    pub fn retire(&mut self, index: u32, generation: u32) -> Option<T> {
         let entry = self.entry_mut(index)?;
         if entry.generation != generation || matches!(entry.state, State::Vacant { .. }) {
             return None;
         }
-        let State::Occupied(value) = std::mem::replace(&mut entry.state, State::Vacant { next: free_head })
-        else {
+        let State::Occupied(value) = std::mem::replace(&mut entry.state, State::Vacant { next: END }) else {
             unreachable!("checked above")
         };
         entry.generation = generation.wrapping_add(1);
-        self.free_head = index;
         self.len -= 1;
         Some(value)
+    }
+
+    /// Lets the index of a retired entry be used again; once for each.
+    ///
+    /// # Panics
+    /// If something lives there.
+    pub fn recycle(&mut self, index: u32) {
+        let next = self.free_head;
+        let entry = self.entry_mut(index).expect("was retired");
+        assert!(matches!(entry.state, State::Vacant { .. }), "what lives is not recycled");
+        entry.state = State::Vacant { next };
+        self.free_head = index;
     }
 
     /// The entry, if it is still this incarnation.
@@ -179,6 +195,18 @@ mod tests {
         assert_eq!(slab.get(index, generation), None);
         assert_eq!(slab.remove(index, generation), None);
         assert_eq!(slab.get(index, next), Some(&'b'));
+    }
+
+    #[test]
+    fn a_retired_index_rests_until_it_is_recycled() {
+        let mut slab = Slab::default();
+        let (first, generation) = slab.insert('a');
+        assert_eq!(slab.retire(first, generation), Some('a'));
+        assert_eq!((slab.get(first, generation), slab.len()), (None, 0));
+        let (second, _) = slab.insert('b');
+        assert_ne!(second, first);
+        slab.recycle(first);
+        assert_eq!(slab.insert('c').0, first);
     }
 
     #[test]

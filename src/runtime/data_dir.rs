@@ -13,7 +13,9 @@ pub enum Unusable {
     #[error("the data directory {0} is in use by another broker: stop it, or set quelea.data_dir")]
     InUse(PathBuf),
     /// `hash-key` is not what was written there.
-    #[error("{0} is damaged: restore it from a backup; if it is lost for good, delete it (sessions then get other homes)")]
+    #[error(
+        "{0} is damaged: restore it from a backup; if it is lost for good, delete it (sessions then get other homes)"
+    )]
     Damaged(PathBuf),
     /// The file system said no.
     #[error("the data directory (quelea.data_dir): {path}: {error}")]
@@ -78,8 +80,7 @@ fn create(directory: &Path, path: &Path) -> Result<HashKey, Unusable> {
     let key = draw().map_err(at(Path::new(RANDOM)))?;
     let draft = directory.join("hash-key.new");
     let write = || {
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
         file.write_all(format!("{:016x}{:016x}\n", key.k0, key.k1).as_bytes())?;
         file.sync_all()?;
         fs::rename(&draft, path)?;
@@ -161,8 +162,12 @@ mod tests {
     fn a_damaged_key_is_not_replaced() {
         let scratch = Scratch::new("damage");
         drop(DataDir::open(&scratch.0).unwrap());
-        for damage in ["", "0123456789abcdef\n", "0123456789abcdef0123456789abcdeg\n", "+123456789abcdef0123456789abcdef\n"]
-        {
+        for damage in [
+            "",
+            "0123456789abcdef\n",
+            "0123456789abcdef0123456789abcdeg\n",
+            "+123456789abcdef0123456789abcdef\n",
+        ] {
             fs::write(scratch.0.join(KEY_FILE), damage).unwrap();
             assert!(matches!(DataDir::open(&scratch.0), Err(Unusable::Damaged(_))), "{damage:?}");
         }

@@ -107,7 +107,10 @@ mod tests {
             .map(|socket| std::iter::from_fn(|| socket.accept().ok()).map(|(stream, _)| stream).collect())
             .collect();
         assert_eq!(accepted.iter().map(Vec::len).sum::<usize>(), clients.len());
-        assert!(accepted.iter().all(|share| !share.is_empty()), "the kernel spreads connections over the sockets");
+        assert!(
+            accepted.iter().all(|share| !share.is_empty()),
+            "the kernel spreads connections over the sockets"
+        );
         for stream in accepted.iter().flatten() {
             assert!(stream.nodelay().unwrap());
             assert!(socket2::SockRef::from(stream).keepalive().unwrap());

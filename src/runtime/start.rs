@@ -207,7 +207,8 @@ fn serve(control: &Control, inbox: &Receiver<Event>, shards: u16, memory_max: Op
     let mut running = shards;
     let mut leaving = false;
     while running > 0 {
-        let timeout = if leaving { Duration::from_millis(driver::DRAIN_MAX_MS) + GRACE } else { MEMORY_EVERY };
+        let timeout =
+            if leaving { Duration::from_millis(driver::DRAIN_MAX_MS) + GRACE } else { MEMORY_EVERY };
         match inbox.recv_timeout(timeout) {
             Ok(Event::Leave) => {
                 leaving = true;

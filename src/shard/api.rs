@@ -24,7 +24,9 @@ pub struct HandOver {
     pub bytes: Vec<u8>,
 }
 
-/// What a shard asks of its driver. Sends and mailbox batches have their own polls.
+/// What a shard asks of its driver. A connection's slot is used again only after the output that freed it was polled.
+///
+/// Sends and mailbox batches have their own polls.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Output {
     /// Nothing more is to be sent or received here: shut down, wait for the last completions, free the slot. The shard has

@@ -206,7 +206,8 @@ impl Links {
     /// Forgets a connection; the driver hears of it in another way.
     pub(super) fn forget(&mut self, slot: u32) -> Option<ConnectionId> {
         let id = self.id_at(slot)?;
-        let connection = self.connections.remove(slot, id.generation)?;
+        // The driver still knows the slot by its old connection until it has polled what happened to that.
+        let connection = self.connections.retire(slot, id.generation)?;
         if let Some(out) = connection.out {
             self.pool.put(out);
         }
@@ -214,6 +215,15 @@ impl Links {
             self.partial_bytes -= partial.capacity();
         }
         Some(id)
+    }
+
+    /// What the driver has to do next. From here on the slot of a connection that is closed or handed over may be used again.
+    pub(super) fn poll_output(&mut self) -> Option<Output> {
+        let output = self.outputs.pop_front()?;
+        if let Output::Close { connection } | Output::HandOver { connection, .. } = &output {
+            self.connections.recycle(connection.slot);
+        }
+        Some(output)
     }
 
     /// Takes the beginning of a packet out, to be completed.

@@ -237,7 +237,7 @@ impl Shard {
     /// What the driver has to do next besides sending.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.spent = 0;
-        self.links.outputs.pop_front()
+        self.links.poll_output()
     }
 
     /// A connection with something to send and nothing in flight, and the bytes. They are the driver's until

@@ -26,8 +26,7 @@ impl Driver {
     /// The shard has closed `connection`.
     pub(super) fn close(&mut self, connection: ConnectionId) {
         let Some(socket) = self.sockets.remove(connection) else { return };
-        let lingers =
-            self.leaving.is_none() && socket.has_sent_in(self.turn) && !socket.is(Flag::Ended);
+        let lingers = self.leaving.is_none() && socket.has_sent_in(self.turn) && !socket.is(Flag::Ended);
         let closing = Closing {
             ring: usize::from(socket.ring),
             descriptor: socket.descriptor,

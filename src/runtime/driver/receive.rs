@@ -13,13 +13,7 @@ const SHARE_BYTES: usize = 64 << 10;
 const COMPLETION_BYTES: usize = SHARE_BYTES / 16;
 
 impl Driver {
-    pub(super) fn on_received(
-        &mut self,
-        ring: usize,
-        connection: ConnectionId,
-        buffer: Buffer,
-        last: bool,
-    ) {
+    pub(super) fn on_received(&mut self, ring: usize, connection: ConnectionId, buffer: Buffer, last: bool) {
         if let Some(socket) = self.sockets.get_mut(connection) {
             if last {
                 socket.clear(Flag::Armed);

@@ -45,8 +45,7 @@ impl Rings {
         let (buffers, reserve) = ReceiveBuffers::new(BUFFERS, BUFFER_SIZE);
         let options = RingOptions { descriptors, ..RingOptions::default() };
         let count_max = count_max.clamp(1, RINGS_MAX);
-        let mut rings =
-            Self { rings: Vec::new(), buffers, reserve, hungry: None, event, options, count_max };
+        let mut rings = Self { rings: Vec::new(), buffers, reserve, hungry: None, event, options, count_max };
         rings.open()?;
         Ok(rings)
     }

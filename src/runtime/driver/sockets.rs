@@ -100,8 +100,7 @@ impl Socket {
 
     /// Whether it would receive if nothing were in flight.
     pub(super) fn wants(&self) -> bool {
-        const HELD: u8 =
-            Flag::Paused as u8 | Flag::Throttled as u8 | Flag::Starved as u8 | Flag::Ended as u8;
+        const HELD: u8 = Flag::Paused as u8 | Flag::Throttled as u8 | Flag::Starved as u8 | Flag::Ended as u8;
         self.flags & HELD == 0
     }
 
