@@ -118,16 +118,19 @@ fn a_data_folder_that_cannot_be_made_is_named() {
 fn takeovers_in_quick_succession() {
     for shards in [1, 4] {
         let broker = Broker::with_shards(shards);
-        for number in 0..300 {
+        for number in 0..1000 {
             let id = format!("taken-over-{}", number % 7);
             let mut old = Wire::connected(broker.address(), 5, &id);
             let mut new = Wire::connected(broker.address(), 5, &id);
             let disconnect =
                 old.receive().unwrap_or_else(|| panic!("number {number} on {shards} shards: no DISCONNECT"));
             assert_eq!((disconnect.first, disconnect.body[0]), (0xE0, 0x8E), "session taken over");
-            old.assert_closed();
-            new.send(&[0xC0, 0]);
-            assert_eq!(new.receive().map(|pong| pong.first), Some(0xD0));
+            // Mostly the old one does not wait for the end, so that the broker still closes it when the next ones come.
+            if number % 10 == 0 {
+                old.assert_closed();
+                new.send(&[0xC0, 0]);
+                assert_eq!(new.receive().map(|pong| pong.first), Some(0xD0));
+            }
         }
         broker.stop();
     }
