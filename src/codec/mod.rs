@@ -34,7 +34,7 @@ mod reader;
 mod suback;
 mod subscribe;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unsubscribe;
 mod writer;
 

@@ -14,7 +14,7 @@ mod vectors;
 use super::*;
 
 /// Bytes from hexadecimal digits, with text in quotes and `|` and blanks to taste: `30 03 | 00 01 'a'`.
-fn bytes(vector: &str) -> Vec<u8> {
+pub(crate) fn bytes(vector: &str) -> Vec<u8> {
     let mut out = Vec::new();
     for (index, piece) in vector.split('\'').enumerate() {
         if index % 2 == 1 {
