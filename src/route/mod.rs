@@ -12,6 +12,7 @@ pub mod shared;
 mod slots;
 pub mod subscription;
 mod table;
+mod text;
 pub mod trie;
 mod wildcard;
 

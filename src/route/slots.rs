@@ -2,11 +2,12 @@
 //! its type has a niche. [`Slab`](crate::base::Slab) is for what others hold references to; here every holder knows when
 //! its slot goes.
 //!
-//! Insert, look-up and removal are O(1); growing copies nothing; the last removal frees everything.
+//! Insert, look-up and removal are O(1); growing copies at most the first chunk; the last removal frees everything.
 
 use std::mem;
 
-const CHUNK_LEN: usize = 256;
+/// Chunks are at most this large: 1M filters of 64 bytes are a thousand chunks, whose list stays in the nearest caches.
+const CHUNK_BYTES: usize = 64 << 10;
 const END: u32 = u32::MAX;
 
 /// Values under indices below `u32::MAX`.
@@ -24,6 +25,9 @@ pub(super) enum Slot<T> {
 }
 
 impl<T> Slots<T> {
+    /// Slots a chunk, a power of two.
+    const CHUNK_LEN: usize = 1 << (CHUNK_BYTES / size_of::<Slot<T>>()).ilog2();
+
     pub(super) fn new() -> Self {
         Self { chunks: Vec::new(), free_head: END, len: 0 }
     }
@@ -34,7 +38,7 @@ impl<T> Slots<T> {
 
     /// One past the largest index in use or free.
     pub(super) fn end(&self) -> u32 {
-        let full = self.chunks.len().saturating_sub(1) * CHUNK_LEN;
+        let full = self.chunks.len().saturating_sub(1) * Self::CHUNK_LEN;
         u32::try_from(full + self.chunks.last().map_or(0, Vec::len)).expect("indices are u32")
     }
 
@@ -55,8 +59,9 @@ impl<T> Slots<T> {
         }
         let index = self.end();
         assert!(index < END, "slots are full");
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_LEN) {
-            self.chunks.push(Vec::with_capacity(CHUNK_LEN));
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == Self::CHUNK_LEN) {
+            // The first one grows as it needs, by powers of two: most tables of a small broker stay small.
+            self.chunks.push(Vec::with_capacity(if self.chunks.is_empty() { 4 } else { Self::CHUNK_LEN }));
         }
         self.chunks.last_mut().expect("pushed above").push(Slot::Used(value));
         index
@@ -80,7 +85,7 @@ impl<T> Slots<T> {
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&T> {
-        match self.chunks.get(index as usize / CHUNK_LEN)?.get(index as usize % CHUNK_LEN)? {
+        match self.chunks.get(index as usize / Self::CHUNK_LEN)?.get(index as usize % Self::CHUNK_LEN)? {
             Slot::Used(value) => Some(value),
             Slot::Vacant { .. } => None,
         }
@@ -108,7 +113,7 @@ impl<T> Slots<T> {
     }
 
     fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
-        self.chunks.get_mut(index as usize / CHUNK_LEN)?.get_mut(index as usize % CHUNK_LEN)
+        self.chunks.get_mut(index as usize / Self::CHUNK_LEN)?.get_mut(index as usize % Self::CHUNK_LEN)
     }
 }
 
@@ -120,15 +125,15 @@ mod tests {
     fn indices_are_used_again_and_memory_is_freed() {
         let mut slots = Slots::new();
         assert_eq!(
-            (0..600).map(|value| slots.insert(value)).collect::<Vec<_>>(),
-            (0..600).collect::<Vec<_>>()
+            (0..20_000).map(|value| slots.insert(value)).collect::<Vec<_>>(),
+            (0..20_000).collect::<Vec<_>>()
         );
         assert_eq!(slots.remove(300), Some(300));
         assert_eq!(slots.remove(300), None);
-        assert_eq!((slots.get(300), slots.len()), (None, 599));
+        assert_eq!((slots.get(300), slots.len()), (None, 19_999));
         assert_eq!(slots.insert(7), 300);
-        assert_eq!(slots.iter().map(|(_, value)| *value).sum::<u32>(), (0..600).sum::<u32>() - 300 + 7);
-        for index in 0..600 {
+        assert_eq!(slots.iter().map(|(_, value)| *value).sum::<u32>(), (0..20_000).sum::<u32>() - 300 + 7);
+        for index in 0..20_000 {
             assert!(slots.remove(index).is_some());
         }
         assert_eq!((slots.len(), slots.memory(), slots.end()), (0, 0, 0));

@@ -10,6 +10,7 @@
 
 use super::slots::Slots;
 use super::table::{self, SlotEntry, Table};
+use super::text::Text;
 use crate::base::{HashKey, VhostId};
 use std::cell::Cell;
 use std::fmt;
@@ -37,7 +38,7 @@ pub(super) struct Wildcards {
 
 #[derive(Debug)]
 pub(super) struct Node {
-    label: Label,
+    label: Text<22>,
     parent: u32,
     /// The child for `+`.
     plus: u32,
@@ -254,7 +255,7 @@ fn edge_hash(parent: u32, level_hash: u64) -> u64 {
 
 impl Node {
     fn new(parent: u32, level: &str) -> Self {
-        Self { label: Label::new(level), parent, plus: NONE, here: NONE, below: NONE, literals: 0 }
+        Self { label: Text::new(level), parent, plus: NONE, here: NONE, below: NONE, literals: 0 }
     }
 
     fn value_mut(&mut self, multi: bool) -> &mut u32 {
@@ -263,42 +264,6 @@ impl Node {
 
     fn is_bare(&self) -> bool {
         self.plus == NONE && self.here == NONE && self.below == NONE && self.literals == 0
-    }
-}
-
-/// A level's text; up to 22 bytes of it need no memory of their own.
-#[derive(Debug)]
-enum Label {
-    Inline { size: u8, bytes: [u8; LABEL_INLINE] },
-    Heap(Box<str>),
-}
-
-const LABEL_INLINE: usize = 22;
-
-impl Label {
-    fn new(text: &str) -> Self {
-        let mut bytes = [0; LABEL_INLINE];
-        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
-            (Some(room), Ok(size)) => {
-                room.copy_from_slice(text.as_bytes());
-                Self::Inline { size, bytes }
-            }
-            _ => Self::Heap(text.into()),
-        }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Inline { size, bytes } => &bytes[..usize::from(*size)],
-            Self::Heap(text) => text.as_bytes(),
-        }
-    }
-
-    fn heap_bytes(&self) -> usize {
-        match self {
-            Self::Inline { .. } => 0,
-            Self::Heap(text) => text.len(),
-        }
     }
 }
 
