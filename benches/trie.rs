@@ -32,7 +32,7 @@ fn filter(n: u32) -> String {
 fn scattered(count: u32, below: u32) -> impl Iterator<Item = u32> {
     (0..count).map(move |n| {
         let hash = u64::from(n.wrapping_mul(0x9e37_79b1).rotate_left(13).wrapping_mul(0x85eb_ca6b));
-        u32::try_from(hash * u64::from(below) >> 32).expect("below a u32")
+        u32::try_from((hash * u64::from(below)) >> 32).expect("below a u32")
     })
 }
 
