@@ -221,6 +221,8 @@ pub(super) struct Mesh {
     /// Deltas sent; each shard has acknowledged up to `settled`.
     pub(super) delta_sequence: u64,
     settled: Vec<u64>,
+    /// Deltas of others that are in force here.
+    pub(super) deltas_heard: u64,
     /// Retained messages sent to each home.
     pub(super) retained_sent: Vec<u64>,
     /// Retained messages applied here, by sender.
@@ -242,6 +244,7 @@ impl Mesh {
             outboxes: (0..n).map(|_| Outbox::default()).collect(),
             delta_sequence: 0,
             settled: vec![0; n],
+            deltas_heard: 0,
             retained_sent: vec![0; n],
             retained_applied: vec![0; n],
             retained_seen: vec![vec![0; n]; n],

@@ -37,6 +37,7 @@ impl Shard {
             PeerMessage::Committed { commit, outcome } => self.committed(commit, outcome),
             PeerMessage::Interest { delta, sequence } => {
                 self.interest.apply(from, &delta);
+                self.mesh.deltas_heard += 1;
                 *settled = Some(sequence);
             }
             PeerMessage::InterestSettled { sequence, retained_sent } => {

@@ -9,7 +9,7 @@ use super::peer::{CommitRef, PeerMessage};
 use crate::base::hash::home;
 use crate::base::{Message, MessageRef, QoS, ShardId, VhostId};
 use crate::queue::Identifiers;
-use crate::route::{FilterId, Limits, Subscriber, Subscription};
+use crate::route::{FilterId, Limits, Masks, Subscriber, Subscription};
 use crate::session::Outcome;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(super) struct Scratch {
     vhost: VhostId,
     topic_hash: u64,
     generation: Option<u64>,
+    /// The other shards that want `topic`, as of so many deltas heard.
+    masks: Option<(u64, Masks)>,
     subscriptions: Vec<Subscription>,
     pub(super) properties: Vec<u8>,
     pub(super) encoded: Encoded,
@@ -132,6 +134,7 @@ impl Shard {
             return scratch.topic_hash;
         }
         scratch.generation = Some(generation);
+        scratch.masks = None;
         scratch.vhost = vhost;
         scratch.topic.clear();
         scratch.topic.push_str(topic);
@@ -245,7 +248,7 @@ impl Shard {
     /// Sends a message once to every other shard that has a subscriber. Those with a durable one answer to `commit`.
     fn route_elsewhere(&mut self, routing: &mut Routing<'_>, commit: Option<CommitRef>) -> (bool, u32) {
         let message = routing.message;
-        let masks = self.interest.lookup(message.head.vhost, message.topic, routing.topic_hash);
+        let masks = self.interested(message, routing.topic_hash);
         if masks.any.is_empty() {
             return (false, 0);
         }
@@ -270,6 +273,19 @@ impl Shard {
             });
         }
         (true, asked)
+    }
+
+    /// The other shards that want the message that was matched last.
+    fn interested(&mut self, message: &MessageRef<'_>, topic_hash: u64) -> Masks {
+        let heard = self.mesh.deltas_heard;
+        match self.scratch.masks {
+            Some((as_of, masks)) if as_of == heard => masks,
+            _ => {
+                let masks = self.interest.lookup(message.head.vhost, message.topic, topic_hash);
+                self.scratch.masks = Some((heard, masks));
+                masks
+            }
+        }
     }
 
     /// The shard that keeps the retained message of a topic.
