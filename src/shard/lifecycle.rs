@@ -14,7 +14,7 @@ const LINGER_MS: u64 = 5_000;
 /// Violations logged a second and shard.
 const LOGS_A_SECOND: u32 = 10;
 /// Retained messages looked at in one sweep for expired ones.
-const SWEEP_BUDGET: usize = 1_000;
+pub(super) const SWEEP_BUDGET: usize = 1_000;
 
 /// What a timer is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

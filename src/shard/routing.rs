@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::groups::{GROUP_TAG, group_slot};
+use super::lifecycle::SWEEP_BUDGET;
 use super::peer::{CommitRef, PeerMessage};
 use crate::base::hash::home;
 use crate::base::{Message, MessageRef, QoS, ShardId, VhostId};
@@ -312,7 +313,11 @@ impl Shard {
             messages_max: share(options.retained_messages_max),
             bytes_max: share(options.retained_bytes_max),
         };
-        let full = self.retained.set(message, &limits).is_err();
+        let mut full = self.retained.set(Arc::clone(&message), &limits).is_err();
+        if full && self.retained.expire(self.now.wall, SWEEP_BUDGET) > 0 {
+            // What has expired need not stand in the way of what is new.
+            full = self.retained.set(message, &limits).is_err();
+        }
         if full {
             self.counters.not_retained += 1;
             if self.may_log() {

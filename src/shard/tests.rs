@@ -575,3 +575,40 @@ fn a_slow_subscriber_loses_qos_0_and_holds_up_nobody() {
     world.settle();
     assert_eq!(world.take(slow).len(), 10);
 }
+
+#[test]
+fn the_retained_store_is_bounded_and_what_expired_makes_room() {
+    let mut options = Options::default();
+    options.route.retained_messages_max = Some(2);
+    let mut world = World::new(1, &options);
+    let publisher = world.connect(0, Version::V5, "p");
+    let publish = |world: &mut World, topic: &str, expiry| {
+        let delivery = Delivery {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            topic,
+            topic_alias: None,
+            packet_id: Some(packet_id(1)),
+            expiry,
+            subscription_ids: &[],
+            properties: &[],
+            payload: b"x",
+        };
+        let mut bytes = Vec::new();
+        delivery.encode(Version::V5, &mut bytes);
+        world.send(publisher, &bytes);
+        world.take(publisher)
+    };
+    assert_eq!(publish(&mut world, "a", None), ["PUBACK 1 NoMatchingSubscribers"]);
+    assert_eq!(
+        publish(&mut world, "b", Some(10)),
+        ["PUBACK 1 NoMatchingSubscribers"],
+        "the bound is reached"
+    );
+    assert_eq!(publish(&mut world, "c", None), ["PUBACK 1 QuotaExceeded"], "one more is over it");
+    assert_eq!(world.shards[0].counters().not_retained, 1);
+    world.advance(11_000);
+    assert_eq!(publish(&mut world, "c", None), ["PUBACK 1 NoMatchingSubscribers"]);
+    assert_eq!(world.shards[0].retained_count(), 2);
+}
