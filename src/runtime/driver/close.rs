@@ -20,6 +20,8 @@ pub(super) struct Closing {
     armed: bool,
     send: Option<SendId>,
     lingers: bool,
+    /// The end of the sending side is on its way.
+    ending: bool,
 }
 
 impl Driver {
@@ -33,10 +35,11 @@ impl Driver {
             armed: socket.is(Flag::Armed),
             send: socket.send(),
             lingers,
+            ending: lingers,
         };
         let ring = self.rings.at(closing.ring);
         if lingers {
-            ring.end_sending(closing.descriptor);
+            ring.end_sending(connection, closing.descriptor);
             if !closing.armed {
                 ring.receive(connection, closing.descriptor);
             }
@@ -74,6 +77,13 @@ impl Driver {
         }
     }
 
+    pub(super) fn on_sending_ended(&mut self, connection: ConnectionId) {
+        if let Some(closing) = self.closing.get_mut(&connection) {
+            closing.ending = false;
+            self.close_if_quiet(connection);
+        }
+    }
+
     /// Closes for good whom the time to listen to is over.
     pub(super) fn end_lingering(&mut self) {
         while let Some((deadline, connection)) = self.lingering.front().copied() {
@@ -92,7 +102,11 @@ impl Driver {
     }
 
     fn close_if_quiet(&mut self, connection: ConnectionId) {
-        if self.closing.get(&connection).is_some_and(|closing| !closing.armed && closing.send.is_none()) {
+        if self
+            .closing
+            .get(&connection)
+            .is_some_and(|closing| !closing.armed && !closing.ending && closing.send.is_none())
+        {
             let closing = self.closing.remove(&connection).expect("found above");
             self.rings.at(closing.ring).close(closing.descriptor);
         }

@@ -188,6 +188,7 @@ impl Driver {
                 self.on_received(ring, connection, buffer, last);
             }
             Completion::Sent { connection, buffer, result } => self.on_sent(connection, buffer, result),
+            Completion::SendingEnded { connection } => self.on_sending_ended(connection),
             Completion::ReceiveEnded { connection, ended } => self.on_receive_ended(connection, ended),
             Completion::Accepted { listener, descriptor, peer } => {
                 self.on_accepted(ring, listener, descriptor, peer);

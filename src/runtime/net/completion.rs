@@ -50,6 +50,11 @@ pub enum Completion {
         /// Whether all of it was handed to the socket.
         result: Result<(), Errno>,
     },
+    /// The sending side was ended, or the socket had no such side any more.
+    SendingEnded {
+        /// What [`end_sending`](super::NetRing::end_sending) was given.
+        connection: ConnectionId,
+    },
     /// A socket was copied to another ring; here it is still open.
     HandedOver {
         /// What [`hand_over`](super::NetRing::hand_over) was given.

@@ -12,6 +12,7 @@ use super::connect::Connects;
 use super::send::Sends;
 use super::tag::{Op, Tag};
 use super::wake::Wakes;
+use crate::base::ConnectionId;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 use std::collections::VecDeque;
@@ -153,10 +154,13 @@ impl NetRing {
         self.push_silent(opcode::Close::new(types::Fixed(descriptor.0)).build());
     }
 
-    /// Ends the sending side: the peer reads the end of the stream after what was sent. Runs on a kernel worker thread, which
-    /// costs more than a close: only for last words that must not be lost to a reset.
-    pub fn end_sending(&mut self, descriptor: Descriptor) {
-        self.push_silent(opcode::Shutdown::new(types::Fixed(descriptor.0), libc::SHUT_WR).build());
+    /// Ends the sending side: the peer reads the end of the stream after what was sent. One [`Completion::SendingEnded`].
+    ///
+    /// Runs on a kernel worker thread, which costs more than a close: only for last words that must not be lost to a reset.
+    /// That thread looks the descriptor up when it gets to it: closed before, it may be another connection's by then.
+    pub fn end_sending(&mut self, connection: ConnectionId, descriptor: Descriptor) {
+        let entry = opcode::Shutdown::new(types::Fixed(descriptor.0), libc::SHUT_WR).build();
+        self.push(Tag::of(Op::EndSending, connection), entry);
     }
 
     /// Operations that have not completed for the last time.
@@ -238,6 +242,7 @@ impl NetRing {
             Op::Socket | Op::Bind | Op::Connect => self.connecting(tag, result, completions),
             Op::Doorbell => completions.push(Completion::Woken),
             Op::Wake => self.woken(tag, completions),
+            Op::EndSending => completions.push(Completion::SendingEnded { connection: tag.connection() }),
             // A cancel that found nothing, a bell of a shard that is gone: the operation's own completion says it all.
             Op::Silent => {}
         }

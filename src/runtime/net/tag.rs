@@ -25,12 +25,13 @@ pub(super) enum Op {
     Socket,
     Bind,
     Connect,
+    EndSending,
     /// Operations whose success says nothing: cancel, close, options, ringing. Only failures complete.
     Silent,
 }
 
 impl Op {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Accept,
         Self::Receive,
         Self::Send,
@@ -40,6 +41,7 @@ impl Op {
         Self::Socket,
         Self::Bind,
         Self::Connect,
+        Self::EndSending,
         Self::Silent,
     ];
 }
