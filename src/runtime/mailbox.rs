@@ -14,7 +14,9 @@
 //! sleeper: sleeping = true; fence ; read mail     -> stay awake
 //! ```
 //!
-//! and with `starved` and room in the place of `mail`, for a poster that found a line full and sleeps until there is room.
+//! and with `starved` and room in the place of `mail`, for a poster that found a line full and sleeps until there is room. Only
+//! the poster takes `starved` back, when it has seen the room: a taker that did would leave a poster on its way to sleep
+//! neither rung for (it did not sleep yet) nor waiting for anything.
 //!
 //! Cost: posting and taking are one compare-and-swap each; memory is two rings of `capacity` words a pair.
 
@@ -71,7 +73,7 @@ struct Station {
 struct Line {
     mail: ArrayQueue<Mail>,
     returned: ArrayQueue<Box<PeerBatch>>,
-    /// The sender found `mail` full and has to hear when there is room.
+    /// The sender found `mail` full and has to hear when there is room. Only the sender writes it.
     starved: AtomicBool,
 }
 
@@ -105,6 +107,7 @@ impl Mesh {
     pub fn has_room(&self, from: ShardId, to: ShardId) -> bool {
         let line = self.line(from, to);
         if !line.mail.is_full() {
+            line.sated();
             return true;
         }
         line.starved.store(true, Ordering::Relaxed);
@@ -130,15 +133,14 @@ impl Mesh {
         sleeping.load(Ordering::Relaxed) && sleeping.swap(false, Ordering::Relaxed)
     }
 
-    /// The next mail from `from` to `me`, and whether `from` waits for the room this made (ring for it).
+    /// The next mail from `from` to `me`, and whether `from` waits for room, as this made (ring for it, if it sleeps).
     #[must_use]
     pub fn take(&self, from: ShardId, me: ShardId) -> Option<(Mail, bool)> {
         let line = self.line(from, me);
         let mail = line.mail.pop()?;
         // Pairs with the fence in `has_room`: the pop comes before the look at the flag.
         fence(Ordering::SeqCst);
-        let starved = line.starved.load(Ordering::Relaxed) && line.starved.swap(false, Ordering::Relaxed);
-        Some((mail, starved))
+        Some((mail, line.starved.load(Ordering::Relaxed)))
     }
 
     /// Gives an emptied batch back to who sent it. Nobody is rung for that; over the capacity it is freed.
@@ -159,10 +161,10 @@ impl Mesh {
         // Pairs with the fence in `must_ring`.
         fence(Ordering::SeqCst);
         let has_mail = self.others(me).any(|from| !self.line(from, me).mail.is_empty());
-        // A line it waits for may have got room since it looked.
+        // A line it waits for may have got room since it looked. Then it looks again before it sleeps.
         let has_room = |to| {
             let line = self.line(me, to);
-            line.starved.load(Ordering::Relaxed) && !line.mail.is_full()
+            line.starved.load(Ordering::Relaxed) && !line.mail.is_full() && line.sated()
         };
         let stays = has_mail || self.others(me).any(has_room);
         if stays {
@@ -216,6 +218,17 @@ impl Mesh {
     }
 }
 
+impl Line {
+    /// The sender has seen room; says whether it had waited for it.
+    fn sated(&self) -> bool {
+        let starved = self.starved.load(Ordering::Relaxed);
+        if starved {
+            self.starved.store(false, Ordering::Relaxed);
+        }
+        starved
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,8 +249,19 @@ mod tests {
         assert!(mesh.may_sleep(A) && !mesh.may_sleep(B));
         assert!(matches!(mesh.take(A, B), Some((_, true))));
         assert!(mesh.must_ring(A) && !mesh.must_ring(A), "rung once");
-        assert!(matches!(mesh.take(A, B), Some((_, false))));
+        assert!(matches!(mesh.take(A, B), Some((_, true))), "it has not looked yet");
         assert!(mesh.take(A, B).is_none());
+        assert!(mesh.post(A, B, batch()).is_ok());
+        assert!(matches!(mesh.take(A, B), Some((_, false))));
+    }
+
+    #[test]
+    fn room_made_on_the_way_to_sleep_is_not_slept_through() {
+        let mesh = Mesh::new(2, 1);
+        assert!(mesh.post(A, B, batch()).is_ok() && mesh.post(A, B, batch()).is_err());
+        assert!(matches!(mesh.take(A, B), Some((_, true))) && !mesh.must_ring(A), "it does not sleep yet");
+        assert!(!mesh.may_sleep(A), "there is room");
+        assert!(mesh.may_sleep(A), "which it has seen");
     }
 
     #[test]
@@ -249,6 +273,7 @@ mod tests {
         let (Mail::Batch(back), true) = mesh.take(A, B).unwrap() else { panic!("a batch") };
         mesh.give_back(A, B, back);
         assert!(mesh.returned(A, B).is_some() && mesh.returned(A, B).is_none());
+        assert!(!mesh.may_sleep(A), "the room it waited for");
         assert!(mesh.may_sleep(A) && mesh.may_sleep(B));
     }
 
