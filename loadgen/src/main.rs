@@ -1,0 +1,74 @@
+//! `quelea-loadgen`: drives an MQTT broker with up to a million clients, judges every message, and reports what it measured, what
+//! it cost the broker, and whether the generator itself was the limit.
+//!
+//! ```text
+//! args -> scenario -> plan -> engine (threads, rings, clients) -> judge -> report -> table, JSON, exit code
+//! ```
+
+mod addresses;
+mod args;
+mod clock;
+mod cost;
+mod engine;
+mod judge;
+mod payload;
+mod plan;
+mod progress;
+mod report;
+mod scenario;
+mod table;
+
+use anyhow::{Context, Result};
+use args::{Cli, Command, Common};
+use clap::Parser;
+use plan::Plan;
+use progress::Progress;
+use scenario::Topology;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// The request makes no sense, or the machine cannot do it.
+const IMPOSSIBLE: u8 = 2;
+
+fn main() -> ExitCode {
+    match execute(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "quelea-loadgen: {error:#}");
+            ExitCode::from(IMPOSSIBLE)
+        }
+    }
+}
+
+/// Says whether every promise was kept.
+fn execute(command: Command) -> Result<bool> {
+    match command {
+        Command::Conn(args) => scenario("conn", args.topology()?, &args.common),
+        Command::Pair(args) => scenario("pair", args.topology()?, &args.common),
+        Command::Fanin(args) => scenario("fanin", args.topology()?, &args.common),
+        Command::Fanout(args) => scenario("fanout", args.topology()?, &args.common),
+    }
+}
+
+fn scenario(name: &'static str, topology: Topology, args: &Common) -> Result<bool> {
+    let plan = Arc::new(Plan::new(name, topology, args)?);
+    let mut progress = Progress::new(args.quiet);
+    let outcome = engine::run(&plan, &mut progress)?;
+    progress.finish();
+    let report = report::report(&plan, &outcome);
+    let is_stdout = args.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    if !args.quiet && !is_stdout {
+        write!(std::io::stdout(), "{}", table::table(&report.json))?;
+    }
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&report.json)? + "\n";
+        if is_stdout {
+            std::io::stdout().write_all(text.as_bytes())?;
+        } else {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    Ok(report.passed)
+}
