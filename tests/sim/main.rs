@@ -3,6 +3,7 @@
 //! `README.md` says how to run it, which faults are injected, and why each is survivable.
 
 mod clients;
+mod equivalence;
 mod invariants;
 mod mailbox;
 mod network;
@@ -19,6 +20,8 @@ use swarm::Swarm;
 
 /// Seeds run by default, besides those of `seeds.txt`.
 const SEEDS: std::ops::Range<u64> = 0..200;
+/// Seeds whose workload is run on one shard and on more.
+const EQUIVALENCE_SEEDS: std::ops::Range<u64> = 0..200;
 /// One seed in so many is run twice.
 const TWICE_EVERY: u64 = 8;
 
@@ -30,7 +33,7 @@ fn failed_once() -> Vec<u64> {
         .collect()
 }
 
-fn seeds() -> Vec<u64> {
+fn seeds(default: Vec<u64>) -> Vec<u64> {
     let parse = |text: &str| text.trim().parse::<u64>().expect("a seed is a number");
     if let Ok(seed) = std::env::var("QUELEA_SIM_SEED") {
         return vec![parse(&seed)];
@@ -39,9 +42,7 @@ fn seeds() -> Vec<u64> {
         let (start, end) = range.split_once("..").expect("QUELEA_SIM_SEEDS=start..end");
         return (parse(start)..parse(end)).collect();
     }
-    let mut seeds = failed_once();
-    seeds.extend(SEEDS);
-    seeds
+    default
 }
 
 /// Runs the seeds on as many threads as there are cores; gives the failures.
@@ -78,7 +79,7 @@ fn report(test: &str, failures: &[(u64, String)]) {
 #[test]
 fn every_seed_keeps_the_promises() {
     let is_one = std::env::var("QUELEA_SIM_SEED").is_ok();
-    let failures = run_all(&seeds(), |seed| {
+    let failures = run_all(&seeds(failed_once().into_iter().chain(SEEDS).collect()), |seed| {
         let first = run::run(seed, Swarm::draw(seed), is_one)?;
         if seed % TWICE_EVERY == 0 && first != run::run(seed, Swarm::draw(seed), false)? {
             return Err("two runs of the seed differ".into());
@@ -86,4 +87,20 @@ fn every_seed_keeps_the_promises() {
         Ok(())
     });
     report("every_seed_keeps_the_promises", &failures);
+}
+
+#[test]
+fn the_number_of_shards_is_not_seen() {
+    let is_one = std::env::var("QUELEA_SIM_SEED").is_ok();
+    let failures = run_all(&seeds(EQUIVALENCE_SEEDS.collect()), |seed| {
+        let one = equivalence::run(seed, 1, is_one)?;
+        for shards in [2, 4] {
+            let more = equivalence::run(seed, shards, is_one && shards == 4)?;
+            if let Some(difference) = equivalence::difference(&one, &more) {
+                return Err(difference);
+            }
+        }
+        Ok(())
+    });
+    report("the_number_of_shards_is_not_seen", &failures);
 }

@@ -120,6 +120,22 @@ impl Swarm {
         }
     }
 
+    /// The same workload for a run in which the network and the mailboxes are perfect.
+    pub(crate) fn without_faults(mut self) -> Self {
+        self.network = NetworkFaults {
+            splits: false,
+            delay_ms_max: 1,
+            resets: 0,
+            half_open: 0,
+            stalls: 0,
+            hand_over_failures: 0,
+        };
+        self.mailbox = MailboxFaults { capacity: 2, delay_ms_max: 1, return_delay_ms_max: 1 };
+        self.rude = 0;
+        self.pressure = false;
+        self
+    }
+
     /// Whether a full queue refuses what is published. MQTT 3 has no way to say so: such a publisher is closed, and one that
     /// sends it all again at once never gets through. Those seeds have only MQTT 5.
     pub(crate) fn refuses(&self) -> bool {

@@ -162,7 +162,7 @@ impl Polite {
         }
     }
 
-    fn publish_burst(&mut self, world: &mut World, load: &Load) {
+    pub(crate) fn publish_burst(&mut self, world: &mut World, load: &Load) {
         // A client that is far behind waits.
         if self.machine.unsettled_count() > 60 {
             return;
@@ -193,10 +193,12 @@ impl Polite {
         }
     }
 
-    fn subscribe_some(&mut self, world: &mut World, load: &Load) {
+    pub(crate) fn subscribe_some(&mut self, world: &mut World, load: &Load) {
         let id = self.rng.chance(400).then(|| u32::from(self.rng.short(1, 400)));
         let kind = self.rng.below(10);
-        if kind < 2 && load.shared {
+        // What only members who are away could get goes to one of them for good: without faults all are there.
+        let joins = load.shared && (self.profile.may_fail || self.profile.expiry_secs == 0);
+        if kind < 2 && joins {
             let (group, text) = self.profile.group;
             let qos = *self.rng.pick(&[QoS::AtLeastOnce, QoS::ExactlyOnce]);
             return self.subscribe(world, Some(group), filter(text, qos), id);
@@ -217,7 +219,7 @@ impl Polite {
         self.subscribe(world, None, options, id);
     }
 
-    fn unsubscribe_some(&mut self, world: &mut World, load: &Load) {
+    pub(crate) fn unsubscribe_some(&mut self, world: &mut World, load: &Load) {
         let mine: Vec<usize> = world
             .oracle
             .subscriptions
