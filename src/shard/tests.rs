@@ -611,4 +611,88 @@ fn the_retained_store_is_bounded_and_what_expired_makes_room() {
     world.advance(11_000);
     assert_eq!(publish(&mut world, "c", None), ["PUBACK 1 NoMatchingSubscribers"]);
     assert_eq!(world.shards[0].retained_count(), 2);
+
+fn nothing_retained_comes_after_unsuback() {
+    on_worlds(|world, entry| {
+        let publisher = world.connect(entry(0), Version::V5, "p");
+        world.publish(publisher, "r/1", "v", QoS::AtLeastOnce, 1, true);
+        for n in 0..8 {
+            let client = world.connect(entry(n), Version::V311, &format!("c{n}"));
+            let mut bytes = Vec::new();
+            let filter = SubscribeFilter::new("r/#", QoS::AtMostOnce);
+            codec::encode_subscribe(packet_id(1), None, &[filter], Version::V311, &mut bytes);
+            codec::encode_unsubscribe(packet_id(2), &["r/#"], Version::V311, &mut bytes);
+            world.send(client, &bytes);
+            let got = world.take(client);
+            let unsuback = got.iter().position(|line| line.starts_with("UNSUBACK 2")).unwrap();
+            assert!(got[unsuback..].iter().all(|line| !line.starts_with("PUBLISH")), "{got:?}");
+        }
+    });
+}
+
+#[test]
+fn a_member_gets_nothing_after_unsuback() {
+    on_worlds(|world, entry| {
+        let publisher = world.connect(entry(0), Version::V5, "p");
+        for n in 0..16 {
+            let client = world.connect(entry(n), Version::V311, &format!("c{n}"));
+            let filter = format!("$share/g{n}/s/#");
+            world.subscribe(client, &filter, QoS::AtLeastOnce);
+            let mut bytes = Vec::new();
+            codec::encode_unsubscribe(packet_id(2), &[&filter], Version::V311, &mut bytes);
+            // The publish is on its way to the group's home when the client leaves.
+            let (shard, id) = world.clients[publisher].place.unwrap();
+            let publish = publish_bytes("s/1", "x");
+            world.shards[shard].handle_bytes(world.now, id, &publish);
+            world.send(client, &bytes);
+            let got = world.take(client);
+            let unsuback = got.iter().position(|line| line.starts_with("UNSUBACK 2")).unwrap();
+            assert!(got[unsuback..].iter().all(|line| !line.starts_with("PUBLISH")), "{n}: {got:?}");
+            world.drop_connection(client);
+        }
+        assert_eq!(world.shards.iter().map(Shard::interest_count).sum::<usize>(), 0);
+    });
+}
+
+fn publish_bytes(topic: &str, payload: &str) -> Vec<u8> {
+    let delivery = Delivery {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic,
+        topic_alias: None,
+        packet_id: None,
+        expiry: None,
+        subscription_ids: &[],
+        properties: &[],
+        payload: payload.as_bytes(),
+    };
+    let mut bytes = Vec::new();
+    delivery.encode(Version::V5, &mut bytes);
+    bytes
+}
+
+#[test]
+fn qos_0_that_waited_for_the_client_is_not_overtaken() {
+    let options = Options {
+        queue: crate::queue::Options { queue_qos0_offline: true, ..crate::queue::Options::default() },
+        ..Options::default()
+    };
+    let mut world = World::new(1, &options);
+    let mut connect = Connect::new(Version::V5, "c", false, 0);
+    connect.session_expiry = Some(100);
+    connect.receive_maximum = std::num::NonZeroU16::new(1);
+    let client = world.connect_with(0, &connect);
+    world.subscribe(client, "t", QoS::AtLeastOnce);
+    world.drop_connection(client);
+    let publisher = world.connect(0, Version::V5, "p");
+    world.publish(publisher, "t", "a", QoS::AtLeastOnce, 1, false);
+    world.publish(publisher, "t", "b", QoS::AtMostOnce, 0, false);
+    let client = world.connect_with(0, &connect);
+    world.publish(publisher, "t", "c", QoS::AtMostOnce, 0, false);
+    assert_eq!(world.take(client), ["CONNACK Success true", "PUBLISH t a q1 id=1"]);
+    world.ack(client, AckKind::PubAck, 1);
+    assert_eq!(world.take(client), ["PUBLISH t b q0", "PUBLISH t c q0"]);
+    world.publish(publisher, "t", "d", QoS::AtMostOnce, 0, false);
+    assert_eq!(world.take(client), ["PUBLISH t d q0"]);
 }
