@@ -79,7 +79,6 @@ impl Shard {
             self.counters.dropped_qos0 += 1;
             return;
         }
-        connection.qos0_waiting += 1;
         if is_plain(connection, target, routing.message) {
             let version = connection.version;
             let size_max = connection.packet_size_max as usize;
@@ -88,6 +87,7 @@ impl Shard {
                 self.counters.dropped_too_large += 1;
                 return;
             }
+            connection.qos0_waiting += 1;
             self.links.out(link).bytes_mut().extend_from_slice(bytes);
             self.counters.delivered[0] += 1;
             return;
@@ -101,6 +101,9 @@ impl Shard {
         };
         let shared = (routing.message.payload.len() >= SHARE_MIN).then(|| routing.share());
         if self.encode(link, routing.message, routing.topic_hash, envelope, shared) {
+            if let Some(connection) = self.links.at_mut(link) {
+                connection.qos0_waiting += 1;
+            }
             self.counters.delivered[0] += 1;
         }
     }
