@@ -37,6 +37,8 @@ pub(crate) fn run(seed: u64, shards: u16, is_printed: bool) -> Result<Received, 
     let mut swarm = Swarm { shards, ..Swarm::draw(seed).without_faults() };
     swarm.options.queue = queue::Options::default();
     (swarm.load.expiry, swarm.load.short_sessions) = (false, false);
+    // Which member of a group takes large messages is the group's choice.
+    swarm.load.small_packets = false;
     let mut world = World::new(seed, swarm, is_printed);
     world.populate(seed);
     let mut rng = Rng::stream(seed, "rounds");

@@ -302,9 +302,21 @@ impl World {
             self.client_bytes(socket, &bytes);
         } else if end.down.is_empty() && end.down_closed {
             end.down_closed = false;
+            self.check_close(socket);
             self.tell_client(socket);
         }
         self.schedule_down(socket);
+    }
+
+    /// The broker closed a connection that nothing was wrong with: it must have said why, where the version has a way.
+    fn check_close(&mut self, socket: usize) {
+        let client = self.network.sockets[socket].client;
+        let Some(polite) = self.polite(client).filter(|polite| polite.socket == Some(socket)) else { return };
+        // A client that does not read does not get its DISCONNECT.
+        let may_time_out = polite.profile.keep_alive_secs > 0;
+        if polite.machine.is_connected() && !may_time_out && !polite.is_finished {
+            self.fail(format!("client {client} is closed for no reason"));
+        }
     }
 
     /// The client's end learns that the connection is over.
@@ -331,7 +343,13 @@ impl World {
         end.up.clear();
         end.up_closed = false;
         end.server_end.get_or_insert(self.now.mono.0);
+        let client = end.client;
         self.trace.line(self.now.mono.0, format_args!("socket {socket} closed by its shard"));
+        // The client may not know yet.
+        if self.polite(client).is_some_and(|polite| polite.may_end(self)) {
+            self.oracle.member_may_end(client);
+        }
+        let end = &mut self.network.sockets[socket];
         if !end.cut && end.client_open {
             end.down_closed = true;
             self.schedule_down(socket);

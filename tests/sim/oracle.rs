@@ -22,6 +22,8 @@ pub(crate) struct Publication {
     /// Clears a retained message: nobody can tell it from another clear.
     pub(crate) is_clear: bool,
     pub(crate) is_will: bool,
+    /// Larger than what clients with a Maximum Packet Size take.
+    pub(crate) is_large: bool,
     pub(crate) expiry: Option<u32>,
     /// Step of the first PUBLISH, and how many there were.
     pub(crate) sent: Option<u64>,
@@ -50,6 +52,8 @@ pub(crate) struct Subscription {
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
     pub(crate) id: Option<u32>,
+    /// Its client has a small Maximum Packet Size.
+    pub(crate) takes_small_only: bool,
     /// The session outlives its connection.
     pub(crate) is_durable: bool,
     /// Step: SUBACK got.

@@ -71,6 +71,12 @@ pub(crate) struct Load {
     pub(crate) clean_starts: bool,
     /// Sessions with an expiry so short that they run out while their client is away.
     pub(crate) short_sessions: bool,
+    /// Clients connect with another session expiry each time.
+    pub(crate) changing_sessions: bool,
+    /// Some clients have a small Maximum Packet Size.
+    pub(crate) small_packets: bool,
+    /// Some clients refuse deliveries.
+    pub(crate) refusals: bool,
 }
 
 impl Swarm {
@@ -114,6 +120,9 @@ impl Swarm {
                 small_windows: rng.chance(500),
                 clean_starts: rng.chance(300),
                 short_sessions: rng.chance(300),
+                changing_sessions: rng.chance(200),
+                small_packets: rng.chance(200),
+                refusals: rng.chance(200),
             },
             pressure: rng.chance(150),
             ends_by_shutdown: rng.chance(200),

@@ -88,12 +88,14 @@ impl World {
     ) -> Result<(), String> {
         let all_stayed = self.oracle.ended_members == 0;
         let clients: BTreeSet<usize> = got.iter().map(|(client, _)| *client).collect();
-        let waited_for = members.iter().any(|member| {
-            self.polite(member.client).is_some_and(|p| p.incarnation == member.incarnation)
-                && !member.is_cancelled
-                && member.gone.is_none()
-                && binds(publication, member)
-        });
+        let all_take = !publication.is_large || members.iter().all(|member| !member.takes_small_only);
+        let waited_for = all_take
+            && members.iter().any(|member| {
+                self.polite(member.client).is_some_and(|p| p.incarnation == member.incarnation)
+                    && !member.is_cancelled
+                    && member.gone.is_none()
+                    && binds(publication, member)
+            });
         // QoS 2 that was sent stays with its session, and is lost with it. [MQTT-4.8.2-5]
         let is_safe = all_stayed
             || publication.qos == QoS::AtLeastOnce
@@ -127,6 +129,10 @@ impl World {
 
     fn judge_seen_by(&self, by: &Subscription, topic: &str, truth: Option<usize>) -> Result<(), String> {
         let Some(polite) = self.polite(by.client) else { return Ok(()) };
+        if by.takes_small_only {
+            // It may not have seen the last value because it is too large.
+            return Ok(());
+        }
         let granted = by.granted.filter(|_| by.dropped.is_none() && by.incarnation == polite.incarnation);
         let Some(granted) = granted.filter(|_| matches(&by.filter, topic)) else { return Ok(()) };
         let values = self.oracle.publications.iter().filter(|p| p.topic == topic);
@@ -251,6 +257,7 @@ fn binds(publication: &Publication, subscription: &Subscription) -> bool {
         && !publication.is_clear
         && !publication.is_will
         && publication.expiry.is_none()
+        && !(publication.is_large && subscription.takes_small_only)
         && publication.qos.min(subscription.qos) > QoS::AtMostOnce
         && subscription.wants(publication)
 }

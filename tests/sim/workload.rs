@@ -10,7 +10,7 @@ use crate::swarm::{Load, Swarm};
 use crate::world::{Event, World};
 use quelea::base::{QoS, Version};
 use quelea::codec::{RetainHandling, SubscribeFilter};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 pub(crate) const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 const FILTERS: [&str; 9] = ["t/#", "t/+/1", "t/2/+", "t/1/0", "t/0/0", "t/+/+", "t/1/+", "t/3/#", "t/1/1"];
@@ -27,6 +27,8 @@ pub(crate) fn observer() -> Profile {
         receive_maximum: None,
         topic_alias_maximum: 0,
         keep_alive_secs: 0,
+        packet_size_max: None,
+        refuse_every: 0,
         is_lazy: false,
         will: None,
         group: GROUPS[0],
@@ -52,6 +54,8 @@ pub(crate) fn profile(index: usize, swarm: &Swarm, rng: &mut Rng) -> Profile {
         receive_maximum: if load.small_windows { NonZeroU16::new(rng.short(1, 5)) } else { None },
         topic_alias_maximum: *rng.pick(&[0, 2, 10]),
         keep_alive_secs: *rng.pick(&[0, 5, 30]),
+        packet_size_max: if load.small_packets && rng.chance(400) { NonZeroU32::new(300) } else { None },
+        refuse_every: if load.refusals && version.is_v5() { u32::from(rng.short(2, 9)) } else { 0 },
         is_lazy: load.lazy_acks && rng.chance(500),
         will: (load.wills && rng.chance(700)).then(|| WillProfile {
             qos: *rng.pick(&QOS),
@@ -173,7 +177,7 @@ impl Polite {
             let (a, b) = (self.rng.below(topics), self.rng.below(2));
             let qos = *self.rng.pick(&QOS);
             let padding = match self.rng.below(10) {
-                0 if load.large_payloads => 5_000,
+                0 if load.large_payloads => *self.rng.pick(&[5_000, 100_000]),
                 1 | 2 => 300,
                 _ => 0,
             };

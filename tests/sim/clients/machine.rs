@@ -105,6 +105,11 @@ pub(crate) struct Machine {
     /// Deliveries of this connection the broker may still count as in flight.
     unacknowledged: BTreeSet<u16>,
     held: VecDeque<(AckKind, u16)>,
+    /// One delivery in so many is refused; 0 is none.
+    pub(crate) refuse_every: u32,
+    deliveries: u32,
+    /// QoS 2 deliveries that were refused: what comes again under these identifiers with DUP is the same.
+    refused: BTreeSet<u16>,
     /// Acknowledgements wait for [`release`](Self::release).
     pub(crate) is_lazy: bool,
     server_receive_maximum: usize,
@@ -137,6 +142,9 @@ impl Machine {
             received: BTreeSet::new(),
             unacknowledged: BTreeSet::new(),
             held: VecDeque::new(),
+            refuse_every: 0,
+            deliveries: 0,
+            refused: BTreeSet::new(),
             is_lazy: false,
             server_receive_maximum: usize::from(u16::MAX),
             server_aliases: 0,
@@ -238,10 +246,18 @@ impl Machine {
     pub(crate) fn release(&mut self, count: usize) {
         for _ in 0..count {
             let Some((kind, packet_id)) = self.held.pop_front() else { return };
-            if kind == AckKind::PubAck {
+            self.deliveries += 1;
+            let refuses = self.refuse_every > 0 && self.deliveries.is_multiple_of(self.refuse_every);
+            let refuses = refuses || (kind == AckKind::PubRec && self.refused.contains(&packet_id));
+            if kind == AckKind::PubAck || refuses {
                 self.unacknowledged.remove(&packet_id);
             }
-            self.write_ack(kind, packet_id);
+            if refuses && kind == AckKind::PubRec {
+                self.received.remove(&packet_id);
+                self.refused.insert(packet_id);
+            }
+            let reason = if refuses { ReasonCode::ImplementationSpecificError } else { ReasonCode::Success };
+            codec::encode_ack(kind, wire(packet_id), reason, None, self.version, &mut self.out);
         }
     }
 
@@ -327,6 +343,7 @@ impl Machine {
         if !keeps {
             lost.extend(self.unsettled.drain(..).map(|unsettled| unsettled.message.tag));
             self.received.clear();
+            self.refused.clear();
         }
         self.pump();
         lost
@@ -346,7 +363,11 @@ impl Machine {
             if self.unacknowledged.len() > usize::from(maximum) {
                 return Err(format!("[MQTT-3.3.4-9] more than {maximum} in flight"));
             }
-            let repeated = publish.qos == QoS::ExactlyOnce && !self.received.insert(id);
+            if !publish.dup {
+                self.refused.remove(&id);
+            }
+            let repeated =
+                publish.qos == QoS::ExactlyOnce && (self.refused.contains(&id) || !self.received.insert(id));
             if repeated && !publish.dup {
                 return Err(format!("[MQTT-3.3.1-1] packet {id} again without DUP"));
             }

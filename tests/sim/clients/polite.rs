@@ -10,7 +10,7 @@ use crate::world::World;
 use quelea::base::{QoS, ReasonCode, Version};
 use quelea::codec::{Connect, MessageProperties, RetainHandling, SubscribeFilter, Will};
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 /// How long a client waits for CONNACK.
 const CONNECT_TIMEOUT_MS: u64 = 20_000;
@@ -27,6 +27,9 @@ pub(crate) struct Profile {
     pub(crate) receive_maximum: Option<NonZeroU16>,
     pub(crate) topic_alias_maximum: u16,
     pub(crate) keep_alive_secs: u16,
+    pub(crate) packet_size_max: Option<NonZeroU32>,
+    /// One delivery in so many is refused; 0 is none.
+    pub(crate) refuse_every: u32,
     pub(crate) is_lazy: bool,
     pub(crate) will: Option<WillProfile>,
     /// The shared subscription it may be in: group and filter.
@@ -99,6 +102,7 @@ impl Polite {
     pub(crate) fn new(index: usize, profile: Profile, rng: Rng) -> Self {
         let mut machine = Machine::new(profile.version);
         machine.is_lazy = profile.is_lazy;
+        machine.refuse_every = profile.refuse_every;
         Self {
             index,
             profile,
@@ -122,8 +126,11 @@ impl Polite {
         if let (Some(_), Some(last)) = (self.socket, self.attempts.last_mut()) {
             last.end = End::Lost;
         }
-        if clean_start || self.profile.expiry_secs < 100 {
+        if clean_start || self.may_end(world) {
             world.oracle.member_may_end(self.index);
+        }
+        if world.swarm.load.changing_sessions && self.profile.may_fail {
+            self.profile.expiry_secs = *self.rng.pick(&[0, 86_400]);
         }
         let socket = world.open_socket(self.index, self.profile.may_fail);
         self.socket = Some(socket);
@@ -147,12 +154,13 @@ impl Polite {
         if profile.version.is_v5() {
             connect.session_expiry = (profile.expiry_secs > 0).then_some(profile.expiry_secs);
             connect.receive_maximum = profile.receive_maximum;
+            connect.packet_size_max = profile.packet_size_max;
             connect.topic_alias_maximum = profile.topic_alias_maximum;
         }
         let limits = Limits {
             receive_maximum: connect.receive_maximum.map_or(u16::MAX, NonZeroU16::get),
             topic_alias_maximum: connect.topic_alias_maximum,
-            packet_size_max: usize::MAX,
+            packet_size_max: connect.packet_size_max.map_or(usize::MAX, |max| max.get() as usize),
         };
         self.machine.connect(&connect, limits);
         let delay = profile.will.map_or(0, |will| will.delay_secs.min(profile.expiry_secs));
@@ -178,6 +186,7 @@ impl Polite {
             qos: will.qos,
             is_clear: false,
             is_will: true,
+            is_large: false,
             expiry: None,
             sent: None,
             attempts: 0,
@@ -201,6 +210,7 @@ impl Polite {
             qos: message.qos,
             is_clear,
             is_will: false,
+            is_large: padding > 0,
             expiry: message.expiry,
             sent: None,
             attempts: 0,
@@ -237,7 +247,9 @@ impl Polite {
             no_local: filter.no_local && is_v5,
             retain_as_published: filter.retain_as_published && is_v5,
             id: id.filter(|_| is_v5),
-            is_durable: self.profile.expiry_secs > 0,
+            takes_small_only: self.profile.packet_size_max.is_some(),
+            // Only if it was so all the time.
+            is_durable: self.profile.expiry_secs > 0 && !world.swarm.load.changing_sessions,
             granted: None,
             dropped: None,
             is_cancelled: false,
@@ -319,10 +331,15 @@ impl Polite {
         self.phase = Phase::Away { until };
     }
 
+    /// Whether its session may end with the connection, or soon after.
+    pub(crate) fn may_end(&self, world: &World) -> bool {
+        self.profile.expiry_secs < 100 || world.swarm.load.changing_sessions
+    }
+
     /// The connection is over.
     pub(crate) fn closed(&mut self, world: &mut World) {
         self.socket = None;
-        if self.profile.expiry_secs < 100 {
+        if self.may_end(world) {
             world.oracle.member_may_end(self.index);
         }
         let last = self.attempts.last_mut().expect("a socket is an attempt's");
