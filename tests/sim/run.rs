@@ -10,6 +10,8 @@ use crate::world::{Event, World};
 use quelea::base::QoS;
 use std::collections::BTreeMap;
 
+/// What empty tables may keep of their memory, in bytes.
+const TABLES_KEEP: usize = 512;
 /// How long the world may take to settle once faults have stopped, in milliseconds: the poll budget of the liveness phase.
 const SETTLE_MS: u64 = 240_000;
 
@@ -212,9 +214,18 @@ impl World {
             if let Some((what, count)) = counts.iter().find(|(_, count)| *count > 0) {
                 return Err(format!("shard {index} is left with {count} {what}"));
             }
+            // Limits may have kept what is retained from being seen, and so from being cleared.
+            let may_retain = self.swarm.has_queue_limits() || self.drops_qos0();
             let retained = shard.retained_count();
-            if retained > 0 && !self.swarm.has_queue_limits() && !self.drops_qos0() {
+            if retained > 0 && !may_retain {
                 return Err(format!("shard {index} is left with {retained} retained messages"));
+            }
+            let (memory, fresh) = (shard.memory(), self.fresh_memory);
+            let grew = memory.trie > fresh.trie + TABLES_KEEP
+                || memory.interest > fresh.interest + TABLES_KEEP
+                || (memory.retained > fresh.retained + TABLES_KEEP && !may_retain);
+            if grew {
+                return Err(format!("shard {index} keeps {memory:?} of nothing, {fresh:?} when it was new"));
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::swarm::Swarm;
 use crate::trace::Trace;
 use quelea::base::{HashKey, Mono, Now, ShardId, Wall};
 use quelea::shard::Shard;
-use quelea::shard::view::Residue;
+use quelea::shard::view::{MemoryView, Residue};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
@@ -49,6 +49,8 @@ pub(crate) enum Event {
 pub(crate) struct World {
     pub(crate) swarm: Swarm,
     pub(crate) shards: Vec<Shard>,
+    /// What a shard holds before anything happened.
+    pub(crate) fresh_memory: MemoryView,
     /// A turn of the shard is scheduled.
     pub(crate) is_awake: Vec<bool>,
     timeout_at: Vec<Option<u64>>,
@@ -85,6 +87,7 @@ impl World {
         let oracle =
             Oracle { queues_qos0: queue.queue_qos0_offline, refuses: swarm.refuses(), ..Oracle::default() };
         Self {
+            fresh_memory: shards[0].memory(),
             is_awake: vec![false; shards.len()],
             timeout_at: vec![None; shards.len()],
             mailboxes: Mailboxes::new(shards.len()),
