@@ -88,6 +88,8 @@ pub(crate) struct Oracle {
     /// Full queues refuse: a refusal that is lost on the way to the publisher ends the exchange on one side only, and some
     /// queue may have taken the message.
     pub(crate) refuses: bool,
+    /// Clients that refuse some deliveries: a refusal that is lost has the delivery sent again.
+    pub(crate) refusing: BTreeSet<usize>,
     /// Topics on which a newcomer got a message with RETAIN.
     pub(crate) retained_topics: BTreeSet<String>,
     pub(crate) counts: BTreeMap<usize, usize>,
@@ -257,6 +259,7 @@ impl Oracle {
         let publication = &self.publications[new.tag];
         let before = self.deliveries[client].iter().filter(|d| d.incarnation == new.incarnation);
         let is_repeatable = publication.is_ambiguous
+            || self.refusing.contains(&client)
             || (self.refuses && publication.attempts > 1)
             || (publication.qos == QoS::AtLeastOnce && publication.attempts > 1)
             || new.qos == QoS::AtLeastOnce;

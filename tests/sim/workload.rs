@@ -76,6 +76,9 @@ impl World {
         for index in 1..=self.swarm.polite {
             let mut rng = Rng::stream(seed, &format!("client {index}"));
             let profile = profile(index, &self.swarm, &mut rng);
+            if profile.refuse_every > 0 {
+                self.oracle.refusing.insert(index);
+            }
             self.clients.push(Some(Client::Polite(Box::new(Polite::new(index, profile, rng)))));
         }
         for index in 0..self.swarm.rude {

@@ -108,8 +108,6 @@ pub(crate) struct Machine {
     /// One delivery in so many is refused; 0 is none.
     pub(crate) refuse_every: u32,
     deliveries: u32,
-    /// QoS 2 deliveries that were refused: what comes again under these identifiers with DUP is the same.
-    refused: BTreeSet<u16>,
     /// Acknowledgements wait for [`release`](Self::release).
     pub(crate) is_lazy: bool,
     server_receive_maximum: usize,
@@ -144,7 +142,6 @@ impl Machine {
             held: VecDeque::new(),
             refuse_every: 0,
             deliveries: 0,
-            refused: BTreeSet::new(),
             is_lazy: false,
             server_receive_maximum: usize::from(u16::MAX),
             server_aliases: 0,
@@ -248,13 +245,11 @@ impl Machine {
             let Some((kind, packet_id)) = self.held.pop_front() else { return };
             self.deliveries += 1;
             let refuses = self.refuse_every > 0 && self.deliveries.is_multiple_of(self.refuse_every);
-            let refuses = refuses || (kind == AckKind::PubRec && self.refused.contains(&packet_id));
             if kind == AckKind::PubAck || refuses {
                 self.unacknowledged.remove(&packet_id);
             }
             if refuses && kind == AckKind::PubRec {
                 self.received.remove(&packet_id);
-                self.refused.insert(packet_id);
             }
             let reason = if refuses { ReasonCode::ImplementationSpecificError } else { ReasonCode::Success };
             codec::encode_ack(kind, wire(packet_id), reason, None, self.version, &mut self.out);
@@ -343,7 +338,6 @@ impl Machine {
         if !keeps {
             lost.extend(self.unsettled.drain(..).map(|unsettled| unsettled.message.tag));
             self.received.clear();
-            self.refused.clear();
         }
         self.pump();
         lost
@@ -363,11 +357,7 @@ impl Machine {
             if self.unacknowledged.len() > usize::from(maximum) {
                 return Err(format!("[MQTT-3.3.4-9] more than {maximum} in flight"));
             }
-            if !publish.dup {
-                self.refused.remove(&id);
-            }
-            let repeated =
-                publish.qos == QoS::ExactlyOnce && (self.refused.contains(&id) || !self.received.insert(id));
+            let repeated = publish.qos == QoS::ExactlyOnce && !self.received.insert(id);
             if repeated && !publish.dup {
                 return Err(format!("[MQTT-3.3.1-1] packet {id} again without DUP"));
             }
