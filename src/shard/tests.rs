@@ -611,7 +611,9 @@ fn the_retained_store_is_bounded_and_what_expired_makes_room() {
     world.advance(11_000);
     assert_eq!(publish(&mut world, "c", None), ["PUBACK 1 NoMatchingSubscribers"]);
     assert_eq!(world.shards[0].retained_count(), 2);
+}
 
+#[test]
 fn nothing_retained_comes_after_unsuback() {
     on_worlds(|world, entry| {
         let publisher = world.connect(entry(0), Version::V5, "p");
