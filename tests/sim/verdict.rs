@@ -252,12 +252,12 @@ enum Fate {
 /// Whether a message concerns a subscription that was there when it was sent, and neither may be dropped.
 fn binds(publication: &Publication, subscription: &Subscription) -> bool {
     let (Some(sent), Some((_, reason))) = (publication.sent, publication.acked) else { return false };
+    let is_plain = !publication.is_clear && !publication.is_will && publication.expiry.is_none();
+    let is_too_large = publication.is_large && subscription.takes_small_only;
     subscription.granted.is_some_and(|granted| granted < sent)
         && !reason.is_error()
-        && !publication.is_clear
-        && !publication.is_will
-        && publication.expiry.is_none()
-        && !(publication.is_large && subscription.takes_small_only)
+        && is_plain
+        && !is_too_large
         && publication.qos.min(subscription.qos) > QoS::AtMostOnce
         && subscription.wants(publication)
 }
