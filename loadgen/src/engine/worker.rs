@@ -163,8 +163,11 @@ impl Worker {
             Completion::Connected { connection, result } => self.on_connected(connection.slot, result),
             // Flags and further rings are looked at every turn anyway.
             Completion::Woken => {}
-            Completion::Accepted { .. } | Completion::AcceptFailed { .. } | Completion::HandedOver { .. } => {
-                unreachable!("nothing listens here")
+            Completion::Accepted { .. }
+            | Completion::AcceptFailed { .. }
+            | Completion::HandedOver { .. }
+            | Completion::SendingEnded { .. } => {
+                unreachable!("nothing listens or closes one side here")
             }
         }
     }
