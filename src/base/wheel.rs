@@ -16,8 +16,10 @@ pub const TICK_MS: u64 = 64;
 pub struct Wheel {
     slots: Vec<Vec<(Mono, u64)>>,
     occupied: [u64; WORDS],
-    /// Ticks before this one have been visited.
+    /// Ticks up to this one have been visited.
     tick: u64,
+    /// A timer was set for `tick` since that was visited: it was due already. Others in its slot are whole rotations off.
+    overdue: bool,
     len: usize,
 }
 
@@ -25,7 +27,13 @@ impl Wheel {
     /// An empty wheel at `now`.
     #[must_use]
     pub fn new(now: Mono) -> Self {
-        Self { slots: vec![Vec::new(); SLOTS], occupied: [0; WORDS], tick: now.0 / TICK_MS, len: 0 }
+        Self {
+            slots: vec![Vec::new(); SLOTS],
+            occupied: [0; WORDS],
+            tick: now.0 / TICK_MS,
+            overdue: false,
+            len: 0,
+        }
     }
 
     /// How many timers are set.
@@ -46,6 +54,7 @@ impl Wheel {
             return;
         }
         let tick = deadline.0.div_ceil(TICK_MS).max(self.tick);
+        self.overdue |= tick == self.tick;
         let slot = slot_of(tick);
         self.slots[slot].push((deadline, token));
         self.occupied[slot / 64] |= 1 << (slot % 64);
@@ -67,8 +76,8 @@ impl Wheel {
                 self.visit(slot, now, due);
             }
         }
-        // The last slot may get timers that are due within this very tick.
         self.tick = last;
+        self.overdue = false;
     }
 
     /// When `poll` next has something to look at. May be early by whole rotations for timers further off than one, never late.
@@ -77,7 +86,12 @@ impl Wheel {
         if self.len == 0 {
             return None;
         }
-        let start = slot_of(self.tick);
+        if self.overdue {
+            return Some(Mono(self.tick * TICK_MS));
+        }
+        // The slot of `tick` itself comes last: what it holds is at least a rotation off.
+        let tick = self.tick + 1;
+        let start = slot_of(tick);
         for step in 0..=WORDS {
             let word = (start / 64 + step) % WORDS;
             let mut bits = self.occupied[word];
@@ -89,7 +103,7 @@ impl Wheel {
             if bits != 0 {
                 let slot = word * 64 + bits.trailing_zeros() as usize;
                 let distance = (slot + SLOTS - start) % SLOTS;
-                return Some(Mono((self.tick + distance as u64) * TICK_MS));
+                return Some(Mono((tick + distance as u64) * TICK_MS));
             }
         }
         None
@@ -154,6 +168,23 @@ mod tests {
         let mut wheel = Wheel::new(Mono(100_000));
         wheel.insert(Mono(5), 1);
         assert_eq!(due(&mut wheel, 100_000), [1]);
+    }
+
+    #[test]
+    fn a_timer_a_rotation_off_is_not_looked_at_until_its_slot_comes_round() {
+        let rotation = SLOTS as u64 * TICK_MS;
+        let mut wheel = Wheel::new(Mono(0));
+        wheel.insert(Mono(64 + rotation), 1);
+        assert_eq!(wheel.next_deadline(), Some(Mono(64)));
+        // In the very tick of its slot, and at each moment of it: nobody is to spin until the tick is over.
+        for now in 64..64 + TICK_MS {
+            assert_eq!(due(&mut wheel, now), []);
+            assert_eq!(wheel.next_deadline(), Some(Mono(64 + rotation)));
+        }
+        wheel.insert(Mono(64), 2);
+        assert_eq!(wheel.next_deadline(), Some(Mono(64)));
+        assert_eq!(due(&mut wheel, 100), [2]);
+        assert_eq!(due(&mut wheel, 64 + rotation), [1]);
     }
 
     proptest! {
