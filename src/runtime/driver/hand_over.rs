@@ -8,6 +8,11 @@ use crate::runtime::net::Descriptor;
 use crate::shard::HandOver;
 use nix::errno::Errno;
 
+/// How long to wait when the target has no room: it opens another ring as soon as it sees that one is filling up.
+const RETRY_MS: u64 = 20;
+/// How often its rings are all tried before the client is refused: about a second.
+const ROUNDS_MAX: u8 = 50;
+
 /// A connection between two shards.
 #[derive(Debug)]
 pub(super) struct Move {
@@ -17,6 +22,8 @@ pub(super) struct Move {
     hand_over: HandOver,
     /// How many of the target's rings were full.
     attempt: usize,
+    /// How often all of them were.
+    rounds: u8,
     /// The ring of the target that is being tried.
     landing: usize,
 }
@@ -27,7 +34,7 @@ impl Driver {
         let socket = self.sockets.remove(connection).expect("the shard gives away what it has");
         assert!(!socket.is(Flag::Armed) && socket.send().is_none(), "nothing is in flight before CONNECT");
         let (ring, descriptor) = (usize::from(socket.ring), socket.descriptor);
-        let moving = Move { ring, descriptor, to, hand_over, attempt: 0, landing: 0 };
+        let moving = Move { ring, descriptor, to, hand_over, attempt: 0, rounds: 0, landing: 0 };
         self.moves.insert(connection, moving);
         self.try_hand_over(connection);
     }
@@ -37,8 +44,19 @@ impl Driver {
         if let Some((landing, ring_fd)) = self.mesh.landing(moving.to, moving.attempt) {
             moving.landing = landing;
             self.rings.at(moving.ring).hand_over(connection, moving.descriptor, ring_fd);
+        } else if moving.rounds < ROUNDS_MAX && self.leaving.is_none() {
+            moving.rounds += 1;
+            moving.attempt = 0;
+            self.stalled.push_back((self.now.mono.plus_ms(RETRY_MS), connection));
         } else {
             self.keep(connection);
+        }
+    }
+
+    /// Tries again to move what found no room.
+    pub(super) fn retry_moves(&mut self) {
+        while let Some((_, connection)) = self.stalled.pop_front_if(|(at, _)| *at <= self.now.mono) {
+            self.try_hand_over(connection);
         }
     }
 

@@ -14,7 +14,7 @@
 //! ring ([`NetRing::report_to`](super::net::NetRing::report_to); polling the ring's own descriptor never wakes).
 //!
 //! Invariants: what the shard has forgotten is not handed in again; a connection's socket is in `sockets`, in `closing` or in
-//! `moves`, in one of them only; nothing waits (throttled, starved, closing, moving) without something in flight or a deadline
+//! `moves`, in one of them only; nothing waits (throttled, starved, closing, stalled) without something in flight or a deadline
 //! that will look at it again.
 //!
 //! Cost: one system call a turn, and no allocation in steady state.
@@ -78,6 +78,8 @@ pub(super) struct Driver {
     /// Connections in `closing` that the peer still sends to, with the end of their time; in order.
     lingering: VecDeque<(Mono, ConnectionId)>,
     moves: HashMap<ConnectionId, Move>,
+    /// Connections in `moves` that found no room, and when to try again; in order.
+    stalled: VecDeque<(Mono, ConnectionId)>,
     /// Mail of the driver's own that found no room, by receiver.
     waiting: Vec<VecDeque<Mail>>,
     /// Connections whose receive is over and that may want another, this turn.
@@ -121,6 +123,7 @@ impl Driver {
             closing: HashMap::new(),
             lingering: VecDeque::new(),
             moves: HashMap::new(),
+            stalled: VecDeque::new(),
             rearm: Vec::new(),
             throttled: Vec::new(),
             starved: VecDeque::new(),
@@ -172,6 +175,7 @@ impl Driver {
         self.completions = completions;
         self.take_mail();
         self.obey();
+        self.retry_moves();
         if self.shard.next_deadline().is_some_and(|deadline| deadline <= self.now.mono) {
             self.shard.handle_timeout(self.now);
         }
@@ -244,8 +248,9 @@ impl Driver {
     /// When there is something to do though nothing happens.
     fn deadline(&self) -> Option<Mono> {
         let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
+        let stalled = self.stalled.front().map(|(at, _)| *at);
         let accepting = self.listeners.iter().filter_map(Listener::retry_at).min();
-        [self.shard.next_deadline(), lingering, accepting, self.leaving].into_iter().flatten().min()
+        [self.shard.next_deadline(), lingering, stalled, accepting, self.leaving].into_iter().flatten().min()
     }
 }
 

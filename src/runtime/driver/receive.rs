@@ -26,12 +26,12 @@ impl Driver {
                 self.throttled.push(connection);
                 self.cancel_receive(connection);
             }
-            let bytes = self.rings.buffers().bytes(&buffer);
+            let bytes = self.rings.bytes(ring, &buffer);
             self.shard.handle_bytes(self.now, connection, bytes);
         } else if last {
             self.on_closing_receive(connection, None);
         }
-        self.rings.publish(ring, buffer);
+        self.rings.at(ring).publish(buffer);
     }
 
     pub(super) fn on_receive_ended(&mut self, connection: ConnectionId, ended: Ended) {
@@ -44,9 +44,7 @@ impl Driver {
             Ended::Cancelled => self.rearm.push(connection),
             Ended::NoBuffers => {
                 socket.set(Flag::Starved);
-                let ring = usize::from(socket.ring);
                 self.starved.push_back(connection);
-                self.rings.feed(ring);
             }
             Ended::Closed | Ended::Failed(_) => {
                 socket.set(Flag::Ended);

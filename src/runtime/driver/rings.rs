@@ -1,39 +1,32 @@
 //! The network rings of one shard: one at first, more when its descriptor table fills up.
 //!
-//! The first ring is where the shard waits; a further one reports there through the shard's event descriptor. Receive buffers
-//! are one pool for all: the first ring gets half of it at once, each ring a few when it opens, and the rest where buffers
-//! run out; after that a ring with more than its part gives up what it gets back.
+//! The first ring is where the shard waits; a further one reports there through the shard's event descriptor. Each ring has
+//! receive buffers of its own: what is published cannot be taken back, so a ring could starve beside an idle one that has all.
 
 use crate::runtime::mailbox::RINGS_MAX;
 use crate::runtime::net::{Buffer, Completion, NetRing, ReceiveBuffers, RingFd, RingOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Receive buffers of a shard: 4 MiB in 4 KiB pieces (smaller ones cost a third in fan-in, larger ones gain nothing).
-const BUFFERS: u16 = 1024;
+/// Smaller buffers cost a third in fan-in, larger ones gain nothing.
 const BUFFER_SIZE: u32 = 4096;
-/// Buffers a ring gets when it opens, and when it runs out.
-const GRANT_FIRST: usize = BUFFERS as usize / 2;
-const GRANT: usize = 8;
-/// Every ring can be given its first grant.
-const _: () = assert!(GRANT_FIRST + (RINGS_MAX - 1) * GRANT <= BUFFERS as usize);
+/// Receive buffers of the first ring: 4 MiB, which most shards never exceed.
+const BUFFERS_FIRST: u16 = 1024;
+/// Receive buffers of a further ring: 256 KiB, resident once there was traffic.
+const BUFFERS_FURTHER: u16 = 64;
 
 /// Of a further ring: it serves fewer connections than the first.
 const FURTHER: (u32, u32) = (1024, 4096);
 
-/// A table this full, in 1/8, has another ring opened beside it.
-const NEARLY_FULL: u32 = 7;
+/// With fewer free descriptors than this another ring is opened (half of a smaller table): other shards hand connections over
+/// without asking, and may be many turns ahead.
+const FREE_MIN: u32 = 1024;
 
 #[derive(Debug)]
 pub(super) struct Rings {
     rings: Vec<NetRing>,
-    buffers: Rc<ReceiveBuffers>,
-    reserve: Vec<Buffer>,
-    /// The ring that ran out of buffers last, when nothing was in reserve.
-    hungry: Option<usize>,
     event: Arc<OwnedFd>,
     options: RingOptions,
     count_max: usize,
@@ -42,34 +35,20 @@ pub(super) struct Rings {
 impl Rings {
     /// The first ring, watching `event`; up to `count_max` may be opened, each with `descriptors` slots.
     pub(super) fn new(descriptors: u32, count_max: usize, event: Arc<OwnedFd>) -> io::Result<Self> {
-        let (buffers, reserve) = ReceiveBuffers::new(BUFFERS, BUFFER_SIZE);
         let options = RingOptions { descriptors, ..RingOptions::default() };
-        let count_max = count_max.clamp(1, RINGS_MAX);
-        let mut rings = Self { rings: Vec::new(), buffers, reserve, hungry: None, event, options, count_max };
-        rings.open()?;
-        Ok(rings)
+        let mut first = with_buffers(options, BUFFERS_FIRST)?;
+        first.watch(Arc::clone(&event));
+        Ok(Self { rings: vec![first], event, options, count_max: count_max.clamp(1, RINGS_MAX) })
     }
 
-    /// Opens a ring; gives its index.
+    /// Opens a further ring; gives its index.
     pub(super) fn open(&mut self) -> io::Result<usize> {
-        let index = self.rings.len();
-        let mut ring = if index == 0 {
-            let mut ring = NetRing::new(self.options, Rc::clone(&self.buffers))?;
-            ring.watch(Arc::clone(&self.event));
-            ring
-        } else {
-            let (submissions, completions) = FURTHER;
-            let options = RingOptions { submissions, completions, ..self.options };
-            let mut ring = NetRing::new(options, Rc::clone(&self.buffers))?;
-            ring.report_to(&self.event)?;
-            ring
-        };
-        let grant = if index == 0 { GRANT_FIRST } else { GRANT };
-        for buffer in self.reserve.drain(self.reserve.len().saturating_sub(grant)..) {
-            ring.publish(buffer);
-        }
+        let (submissions, completions) = FURTHER;
+        let options = RingOptions { submissions, completions, ..self.options };
+        let mut ring = with_buffers(options, BUFFERS_FURTHER)?;
+        ring.report_to(&self.event)?;
         self.rings.push(ring);
-        Ok(index)
+        Ok(self.rings.len() - 1)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -84,8 +63,9 @@ impl Rings {
         self.rings[ring].ring_fd()
     }
 
-    pub(super) fn buffers(&self) -> &ReceiveBuffers {
-        &self.buffers
+    /// What was received into `buffer` of `ring`.
+    pub(super) fn bytes<'a>(&'a self, ring: usize, buffer: &'a Buffer) -> &'a [u8] {
+        self.rings[ring].buffers().bytes(buffer)
     }
 
     /// The ring with most free descriptors, and how many these are.
@@ -98,38 +78,12 @@ impl Rings {
     /// Whether another ring should be opened, and may.
     pub(super) fn should_open(&self) -> bool {
         let (_, free) = self.roomiest();
-        free < self.options.descriptors - self.options.descriptors / 8 * NEARLY_FULL
-            && self.rings.len() < self.count_max
+        free < FREE_MIN.min(self.options.descriptors / 2) && self.rings.len() < self.count_max
     }
 
     /// Gives up opening more: the system refused.
     pub(super) fn stop_opening(&mut self) {
         self.count_max = self.rings.len();
-    }
-
-    /// A buffer that `ring` filled has been read: back to it, unless another needs it more.
-    pub(super) fn publish(&mut self, ring: usize, buffer: Buffer) {
-        let part = usize::from(BUFFERS) / self.rings.len();
-        let to = match self.hungry {
-            Some(hungry) if usize::from(self.rings[ring].published()) > GRANT => {
-                if usize::from(self.rings[hungry].published()) + 1 >= part {
-                    self.hungry = None;
-                }
-                hungry
-            }
-            _ => ring,
-        };
-        self.rings[to].publish(buffer);
-    }
-
-    /// `ring` ran out of buffers: it gets some of what is in reserve, or of what others get back.
-    pub(super) fn feed(&mut self, ring: usize) {
-        if self.reserve.is_empty() {
-            self.hungry = Some(ring);
-        }
-        for buffer in self.reserve.drain(self.reserve.len().saturating_sub(GRANT)..) {
-            self.rings[ring].publish(buffer);
-        }
     }
 
     /// Submits every ring's operations, without waiting.
@@ -156,4 +110,11 @@ impl Rings {
     pub(super) fn reap(&mut self, ring: usize, completions: &mut Vec<Completion>) {
         self.rings[ring].reap(completions);
     }
+}
+
+fn with_buffers(options: RingOptions, count: u16) -> io::Result<NetRing> {
+    let (buffers, tokens) = ReceiveBuffers::new(count, BUFFER_SIZE);
+    let mut ring = NetRing::new(options, buffers)?;
+    tokens.into_iter().for_each(|token| ring.publish(token));
+    Ok(ring)
 }
