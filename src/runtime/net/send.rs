@@ -68,6 +68,12 @@ impl NetRing {
         self.push_silent(opcode::AsyncCancel::new(tag.encode()).build());
     }
 
+    /// Sends whose [`Completion::Sent`] was not reaped yet.
+    #[must_use]
+    pub fn sends(&self) -> usize {
+        self.sends.len()
+    }
+
     /// Continues nothing that is in flight.
     pub(super) fn cancel_sends(&mut self) {
         let all: Vec<_> =
@@ -77,10 +83,14 @@ impl NetRing {
         }
     }
 
-    /// Asks again for what found the kernel short of memory.
+    /// Asks again for what found the kernel short of memory. What was cancelled in between is asked for and cancelled: the
+    /// first cancel found nothing to end.
     pub(super) fn retry_sends(&mut self) {
         for tag in mem::take(&mut self.retries) {
             self.submit_send(tag);
+            if self.sends.get(tag.index, tag.generation).is_some_and(|sending| sending.cancelled) {
+                self.push_silent(opcode::AsyncCancel::new(tag.encode()).build());
+            }
         }
     }
 
@@ -103,9 +113,13 @@ impl NetRing {
                     return self.submit_send(tag);
                 }
             }
-            // A passing shortage of the kernel's: the socket is sound and nothing of this attempt was taken.
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM) if !sending.cancelled => {
-                return self.retries.push(tag);
+            // A passing shortage of the kernel's: the socket is sound and nothing of this attempt was taken. A cancelled send is
+            // interrupted instead if the kernel had moved it to a worker, as it does when a send has to wait very often.
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM) => {
+                if !sending.cancelled {
+                    return self.retries.push(tag);
+                }
+                Err(Errno::ECANCELED)
             }
             Err(error) => Err(error),
         };
@@ -147,5 +161,50 @@ impl Header {
         // SAFETY: a message header is plain data, for which zeroes mean "no address, no pieces, no control data".
         let message = unsafe { mem::zeroed() };
         Self { message, pieces: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::net::{ReceiveBuffers, RingOptions};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::time::Duration;
+
+    const STEP: Duration = Duration::from_secs(5);
+
+    fn next(ring: &mut NetRing) -> Completion {
+        let mut completions = Vec::new();
+        for _ in 0..100 {
+            ring.wait(Some(STEP / 100)).unwrap();
+            ring.reap(&mut completions);
+            if let Some(completion) = completions.pop() {
+                assert!(completions.is_empty(), "one at a time: {completions:?}");
+                return completion;
+            }
+        }
+        panic!("nothing completed in time");
+    }
+
+    #[test]
+    fn a_send_can_be_cancelled_while_it_waits_to_be_asked_again() {
+        let (buffers, _) = ReceiveBuffers::new(1, 64);
+        let options = RingOptions { submissions: 8, completions: 8, descriptors: 2 };
+        let mut ring = NetRing::new(options, buffers).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        ring.accept(0, &listener);
+        let Completion::Accepted { descriptor, .. } = next(&mut ring) else { panic!("accepted") };
+        // As `sent` leaves it when the kernel was short of memory: more than the socket takes, and nobody reads.
+        let connection = ConnectionId { slot: 0, generation: 0 };
+        let mut buffer = Box::<OutBuffer>::default();
+        buffer.bytes_mut().resize(64 << 20, 1);
+        let sending = Sending { connection, descriptor, sent: 0, cancelled: false, buffer, header: None };
+        let (index, generation) = ring.sends.insert(sending);
+        ring.retries.push(Tag::new(Op::Send, index, generation));
+        ring.cancel_send(SendId(index), connection);
+        let sent = next(&mut ring);
+        assert!(matches!(sent, Completion::Sent { result: Err(Errno::ECANCELED), .. }), "{sent:?}");
+        assert_eq!((ring.sends(), ring.outstanding()), (0, 0));
     }
 }
