@@ -72,7 +72,7 @@ impl Link {
 
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
         assert!(!self.ended && !bytes.is_empty(), "bytes, and before the end: {self:?}");
-        self.command = self.command.or(bytes.first().copied());
+        self.command = self.command.or_else(|| bytes.first().copied());
         self.pending.extend_from_slice(bytes);
     }
 

@@ -37,7 +37,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[test]
 fn the_ring_under_stress_loses_no_byte_and_no_slot() {
     let given = std::env::var("QUELEA_NETRING_SEED").ok();
-    let seeds = given.map_or(SEEDS.to_vec(), |seed| vec![seed.parse().expect("a seed is a number")]);
+    let seeds = given.map_or_else(|| SEEDS.to_vec(), |seed| vec![seed.parse().expect("a seed is a number")]);
     for seed in seeds {
         println!("QUELEA_NETRING_SEED={seed}");
         let (tally, seen) = run(seed);
