@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Exit code 0: every promise was kept. 1: one was broken, or clients could not connect, or lost their connection. 2: the
 /// request makes no sense.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "quelea-loadgen", version)]
+#[command(name = "quelea-loadgen", version, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -27,6 +27,8 @@ pub enum Command {
     Fanin(FaninArgs),
     /// One publishes, many subscribe
     Fanout(FanoutArgs),
+    /// Run a suite against several brokers in alternation and compare
+    Compare(crate::compare::CompareArgs),
 }
 
 /// What all scenarios take.

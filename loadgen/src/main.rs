@@ -8,6 +8,7 @@
 mod addresses;
 mod args;
 mod clock;
+mod compare;
 mod cost;
 mod engine;
 mod judge;
@@ -49,6 +50,7 @@ fn execute(command: Command) -> Result<bool> {
         Command::Pair(args) => scenario("pair", args.topology()?, &args.common),
         Command::Fanin(args) => scenario("fanin", args.topology()?, &args.common),
         Command::Fanout(args) => scenario("fanout", args.topology()?, &args.common),
+        Command::Compare(args) => compare::compare(&args),
     }
 }
 

@@ -21,7 +21,7 @@ pub use shared::{Phase, Totals};
 
 use crate::clock::{self, MILLISECOND, SECOND};
 use crate::cost::{Memory, Processes};
-use crate::plan::Plan;
+use crate::plan::{Pace, Plan};
 use anyhow::{Context, Result, anyhow, ensure};
 use shared::Shared;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ const LOOK: u64 = 50 * MILLISECOND;
 const LEAD: u64 = 50 * MILLISECOND;
 /// After everything that is due came: whatever came again would come now.
 const AFTERMATH: u64 = 200 * MILLISECOND;
+/// What an open loop has not sent at its end may be sent so much later.
+const CATCH_UP_MAX: u64 = SECOND;
 /// At most so long may arrivals go on after the last publish.
 const DRAIN_MAX: u64 = 60 * SECOND;
 /// After the last client left, the broker has so long to give back memory.
@@ -197,7 +199,23 @@ impl Leader<'_> {
         self.watch(start, from, stop)?;
         let first = self.sample();
         self.watch(start, stop, stop)?;
-        Ok((first, self.sample()))
+        let last = self.sample();
+        self.catch_up(stop - start);
+        Ok((first, last))
+    }
+
+    /// An open loop has a moment for what was due before the end and is not sent yet.
+    fn catch_up(&self, nanos: u64) {
+        let Pace::Open { rate } = self.plan.pace else { return };
+        let due = (nanos as f64 * rate / SECOND as f64) as u64;
+        let until = clock::now() + CATCH_UP_MAX.min(self.plan.drain);
+        let is_late = || {
+            let totals = self.shared.totals();
+            totals.published < due && totals.died == 0 && totals.ready == self.plan.topology.clients()
+        };
+        while is_late() && clock::now() < until && !self.is_interrupted() {
+            self.wait_until(clock::now() + LOOK / 10);
+        }
     }
 
     /// Waits until `until`, or until nobody is left or the user ends it.

@@ -31,13 +31,15 @@ pub struct Publisher {
     pub was_blocked: bool,
     pending: VecDeque<Pending>,
     refused: BTreeSet<u64>,
+    /// One more than the largest number that was acknowledged.
+    acknowledged_end: u64,
 }
 
 /// What an acknowledgement was.
 pub struct Acknowledged {
     /// When the publish was sent.
     pub sent: u64,
-    /// It was not the oldest.
+    /// A later publish was acknowledged before.
     pub out_of_order: bool,
 }
 
@@ -56,6 +58,7 @@ impl Publisher {
             was_blocked: false,
             pending: VecDeque::new(),
             refused: BTreeSet::new(),
+            acknowledged_end: 0,
         }
     }
 
@@ -79,7 +82,9 @@ impl Publisher {
         if reason.is_error() {
             self.refused.insert(sequence);
         }
-        Some(Acknowledged { sent, out_of_order: index > 0 })
+        let out_of_order = sequence < self.acknowledged_end;
+        self.acknowledged_end = self.acknowledged_end.max(sequence + 1);
+        Some(Acknowledged { sent, out_of_order })
     }
 
     /// Sequence numbers without acknowledgement, and those refused.
@@ -102,9 +107,11 @@ mod tests {
         let first = publisher.on_acknowledged(ids[0], ReasonCode::Success).unwrap();
         assert_eq!((first.sent, first.out_of_order), (0, false));
         let third = publisher.on_acknowledged(ids[2], ReasonCode::QuotaExceeded).unwrap();
-        assert_eq!((third.sent, third.out_of_order), (20, true));
+        assert_eq!((third.sent, third.out_of_order), (20, false));
         assert!(publisher.on_acknowledged(ids[2], ReasonCode::Success).is_none());
         assert_eq!((publisher.sequence, publisher.pending()), (4, 2));
-        assert_eq!(publisher.end(), (BTreeSet::from([1, 3]), BTreeSet::from([2])));
+        let second = publisher.on_acknowledged(ids[1], ReasonCode::Success).unwrap();
+        assert_eq!((second.sent, second.out_of_order), (10, true));
+        assert_eq!(publisher.end(), (BTreeSet::from([3]), BTreeSet::from([2])));
     }
 }

@@ -76,11 +76,19 @@ impl Schedule {
         }
     }
 
-    /// Messages due before the end in all, of one publisher of an open loop.
+    /// Messages of one publisher of an open loop that are due before the end.
     fn due_in_all(&self, publisher: u32) -> u64 {
         let Pace::Open { rate } = self.pace else { return 0 };
-        let slots = (self.stop.saturating_sub(self.start)) as f64 * rate / SECOND as f64;
-        ((slots - f64::from(publisher)) / self.publishers as f64).ceil().max(0.0) as u64
+        let slots = self.stop.saturating_sub(self.start) as f64 * rate / SECOND as f64;
+        let mut count = ((slots - f64::from(publisher)) / self.publishers as f64).ceil().max(0.0) as u64;
+        // Rounding must not make a difference to `intended`.
+        while self.intended(count, publisher, 0) < self.stop {
+            count += 1;
+        }
+        while count > 0 && self.intended(count - 1, publisher, 0) >= self.stop {
+            count -= 1;
+        }
+        count
     }
 
     /// When the thread has to publish next though nothing happens; `None` if never.
@@ -107,7 +115,9 @@ impl Worker {
     /// Lets publishers publish what is due. Says whether there is more to do at once.
     pub(super) fn keep_publishing(&mut self) -> bool {
         self.now = clock::now();
-        if self.now < self.schedule.start || self.now >= self.schedule.stop {
+        // An open loop goes on after the end with what was due before.
+        let is_over = self.now >= self.schedule.stop && self.schedule.is_closed();
+        if self.now < self.schedule.start || is_over {
             return false;
         }
         while let Some(due) = self.schedule.due().filter(|&due| due <= self.now) {

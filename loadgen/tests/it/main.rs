@@ -1,4 +1,10 @@
-//! The binary, against brokers that misbehave.
+//! The binary, against a broker that misbehaves on demand and against the real one.
+
+mod broken;
+mod faulty;
+mod judged;
+mod run;
+mod smoke;
 
 use std::process::Command;
 
