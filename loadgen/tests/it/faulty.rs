@@ -115,7 +115,7 @@ impl Faulty {
                     return;
                 }
                 if shared.fault == Fault::DieMidway {
-                    shared.connections.lock().unwrap().extend(stream.try_clone());
+                    shared.connections.lock().expect("nobody panics with it").extend(stream.try_clone());
                 }
                 let state = Arc::clone(&shared);
                 std::thread::spawn(move || Session::new(state, stream).serve());
@@ -164,7 +164,7 @@ impl Session {
 
     fn serve(&mut self) {
         if self.state.fault == Fault::Reset {
-            let stream = self.stream.lock().unwrap();
+            let stream = self.stream.lock().expect("nobody panics with it");
             socket_reset(&stream);
             return;
         }
@@ -233,7 +233,7 @@ impl Session {
             Fault::NoSubscriptions => ReasonCode::UnspecifiedError,
             _ => ReasonCode::from_byte(qos.bits()).expect("granted QoS are reason codes"),
         };
-        self.state.subscriptions.lock().unwrap().push(Subscription {
+        self.state.subscriptions.lock().expect("nobody panics with it").push(Subscription {
             filter: filter.to_owned(),
             qos,
             version: self.version,
@@ -257,7 +257,7 @@ impl Session {
         if self.state.fault == Fault::DieMidway && self.state.publishes.fetch_add(1, Ordering::SeqCst) >= 100
         {
             self.state.dead.store(true, Ordering::SeqCst);
-            for connection in self.state.connections.lock().unwrap().iter() {
+            for connection in self.state.connections.lock().expect("nobody panics with it").iter() {
                 let _ = connection.shutdown(Shutdown::Both);
             }
             return false;
@@ -305,12 +305,12 @@ impl Session {
 
     /// To those who subscribed to `topic`.
     fn deliver_under(&self, topic: &str, message: &Message) {
-        let subscriptions = self.state.subscriptions.lock().unwrap().clone();
+        let subscriptions = self.state.subscriptions.lock().expect("nobody panics with it").clone();
         for subscription in subscriptions.iter().filter(|other| topic::matches(&other.filter, topic)) {
             let qos = message.qos.min(subscription.qos);
             let mut out = Vec::new();
-            let mut stream = subscription.stream.lock().unwrap();
-            let mut next_id = subscription.next_id.lock().unwrap();
+            let mut stream = subscription.stream.lock().expect("nobody panics with it");
+            let mut next_id = subscription.next_id.lock().expect("nobody panics with it");
             let delivery = Delivery {
                 dup: false,
                 qos,
@@ -359,7 +359,7 @@ impl Session {
     }
 
     fn write(&self, bytes: &[u8]) {
-        let _ = self.stream.lock().unwrap().write_all(bytes);
+        let _ = self.stream.lock().expect("nobody panics with it").write_all(bytes);
     }
 }
 

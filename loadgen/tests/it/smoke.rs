@@ -17,7 +17,7 @@ impl Broker {
     fn start(shards: u16) -> Self {
         let name = format!("loadgen-{}-{shards}", std::process::id());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::create_dir_all(&folder).expect("a folder under target/ can be made");
         let mut child = Command::new(binary())
             .args(["--set=mqtt.listeners.tcp.default=127.0.0.1:0", "--set=quelea.data_dir=data"])
             .arg(format!("--set=quelea.shards={shards}"))
@@ -73,7 +73,9 @@ fn the_real_broker_keeps_its_promises() {
         &format!("fanout --clients 51 {short} --threads 2"),
         &format!("fanout --clients 51 {short} --qos 1 --rate 50"),
     ] {
-        let run = run(broker.address, &format!("{args} --strict --broker-pid {pid}"));
+        // Looking at the broker's memory afterwards takes a second.
+        let cost = if args.contains("--subscribe ") { format!("--broker-pid {pid}") } else { String::new() };
+        let run = run(broker.address, &format!("{args} --strict {cost}"));
         assert_eq!((run.code, run.verdict()), (0, "exact"), "{args}: {}", run.report);
         let clients = &run.report["clients"];
         assert_eq!(clients["ready"], clients["wanted"], "{args}");
@@ -86,9 +88,7 @@ fn the_real_broker_keeps_its_promises() {
                 run.report
             );
         }
-        assert!(
-            run.report["memory"]["peak"]["broker_rss"].as_u64().is_some_and(|rss| rss > 1 << 20),
-            "{args}"
-        );
+        let rss = run.report["memory"]["peak"]["broker_rss"].as_u64();
+        assert_eq!(rss.is_some_and(|rss| rss > 1 << 20), !cost.is_empty(), "{args}: {}", run.report);
     }
 }
