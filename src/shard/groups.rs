@@ -205,9 +205,9 @@ impl Shard {
         if member.shard == self.id {
             return self.deliver_assigned(group, options, routing);
         }
-        let outbox = self.mesh.to(member.shard);
-        let body = outbox.body(routing.message, &mut routing.shared);
-        outbox.push(PeerMessage::Assign { head: *head, body, group, options });
+        let head = *head;
+        let assign = |body| PeerMessage::Assign { head, body, group, options };
+        self.mesh.to(member.shard).push_with(routing.message, &mut routing.shared, assign);
         Outcome { matched: true, taken: true, ..Outcome::default() }
     }
 

@@ -125,6 +125,21 @@ impl PeerBatch {
         self.data.len() >= BATCH_BYTES || self.messages.len() >= BATCH_MESSAGES
     }
 
+    /// Copies a message's bytes in; gives what to call them by.
+    fn inline(&mut self, message: &MessageRef<'_>) -> Body {
+        let small = |size: usize| u16::try_from(size).expect("at most INLINE_SIZE_MAX");
+        let at = u32::try_from(self.data.len()).expect("bounded by BATCH_BYTES");
+        self.data.extend_from_slice(message.topic.as_bytes());
+        self.data.extend_from_slice(message.properties);
+        self.data.extend_from_slice(message.payload);
+        Body::Inline {
+            at,
+            topic: small(message.topic.len()),
+            properties: small(message.properties.len()),
+            payload: small(message.payload.len()),
+        }
+    }
+
     fn clear(&mut self) {
         self.messages.clear();
         self.data.clear();
@@ -166,23 +181,21 @@ impl Outbox {
         self.last().messages.push(message);
     }
 
-    /// Puts a message's bytes into the last batch, or shares them; gives what to call them by. `push` must follow at once.
-    pub(super) fn body(&mut self, message: &MessageRef<'_>, shared: &mut Option<Arc<Message>>) -> Body {
-        if message.size() > INLINE_SIZE_MAX {
-            return Body::Shared(Arc::clone(shared.get_or_insert_with(|| message.to_shared())));
-        }
-        let small = |size: usize| u16::try_from(size).expect("at most INLINE_SIZE_MAX");
+    /// Puts a message with bytes at the end: they go into the batch that the message goes into, or are shared.
+    pub(super) fn push_with(
+        &mut self,
+        message: &MessageRef<'_>,
+        shared: &mut Option<Arc<Message>>,
+        make: impl FnOnce(Body) -> PeerMessage,
+    ) {
         let batch = self.last();
-        let at = u32::try_from(batch.data.len()).expect("bounded by BATCH_BYTES");
-        batch.data.extend_from_slice(message.topic.as_bytes());
-        batch.data.extend_from_slice(message.properties);
-        batch.data.extend_from_slice(message.payload);
-        Body::Inline {
-            at,
-            topic: small(message.topic.len()),
-            properties: small(message.properties.len()),
-            payload: small(message.payload.len()),
-        }
+        let body = if message.size() > INLINE_SIZE_MAX {
+            Body::Shared(Arc::clone(shared.get_or_insert_with(|| message.to_shared())))
+        } else {
+            batch.inline(message)
+        };
+        // Into this very batch, full or not by now: the bytes are here.
+        batch.messages.push(make(body));
     }
 
     /// The next batch to send.
@@ -304,5 +317,45 @@ impl Mesh {
     /// Batches that wait for all other shards together.
     pub(super) fn backlog(&self) -> usize {
         self.outboxes.iter().map(Outbox::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{QoS, Wall};
+
+    #[test]
+    fn a_message_and_its_bytes_travel_in_one_batch() {
+        let head = MessageHead {
+            vhost: VhostId(0),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires_at: Wall::NEVER,
+            publisher: None,
+        };
+        let mut outbox = Outbox::default();
+        let payloads: Vec<Vec<u8>> = (0..2000usize).map(|n| vec![n.to_le_bytes()[0]; n % 300]).collect();
+        for payload in &payloads {
+            let message = MessageRef { head, topic: "some/topic", properties: &[], payload };
+            outbox.push_with(&message, &mut None, |body| PeerMessage::Publish {
+                head,
+                topic_hash: 0,
+                body,
+                commit: None,
+                retained_sequence: 0,
+            });
+        }
+        assert!(outbox.len() > 2, "batches fill up by bytes");
+        let mut came = Vec::new();
+        while let Some(batch) = outbox.poll() {
+            for message in &batch.messages {
+                let PeerMessage::Publish { head, body, .. } = message else { panic!("only publishes") };
+                let message = borrow(*head, body, &batch.data);
+                assert_eq!(message.topic, "some/topic");
+                came.push(message.payload.to_vec());
+            }
+        }
+        assert_eq!(came, payloads);
     }
 }

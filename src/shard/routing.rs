@@ -262,11 +262,10 @@ impl Shard {
         for shard in masks.any.iter() {
             let commit = commit.filter(|_| masks.durable.contains(shard));
             asked += u32::from(commit.is_some());
-            let outbox = self.mesh.to(shard);
-            let body = outbox.body(message, &mut routing.shared);
             let topic_hash = routing.topic_hash;
-            outbox.push(PeerMessage::Publish {
-                head: message.head,
+            let head = message.head;
+            self.mesh.to(shard).push_with(message, &mut routing.shared, |body| PeerMessage::Publish {
+                head,
                 topic_hash,
                 body,
                 commit,
