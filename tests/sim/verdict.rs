@@ -2,7 +2,7 @@
 //! wills fired as they must, and retained messages are the last ones accepted.
 
 use crate::clients::Client;
-use crate::clients::polite::{Attempt, End, Polite, SLACK_MS};
+use crate::clients::polite::{Attempt, End, LINGER_MS, Polite, SLACK_MS};
 use crate::oracle::{Delivery, OBSERVER, Publication, Subscription, is_retained_topic};
 use crate::workload::GROUPS;
 use crate::world::World;
@@ -234,7 +234,7 @@ impl World {
             return Fate::Must;
         }
         match next.accepted_ms {
-            Some(accepted) if accepted + SLACK_MS < due => Fate::Never,
+            Some(accepted) if accepted + SLACK_MS + LINGER_MS < due => Fate::Never,
             _ if next.at_ms > due + SLACK_MS => Fate::Must,
             _ => Fate::May,
         }
@@ -267,8 +267,11 @@ fn must_come(publication: &Publication, subscription: &Subscription) -> bool {
     let Some((acked, _)) = publication.acked else { return false };
     let in_time = match subscription.dropped {
         None => true,
-        // Without a commit nobody waited for it to get there.
-        Some(dropped) => acked < dropped && subscription.is_durable,
+        // Without a commit nobody waited for it to get there; nor does the answer to a repeated QoS 2 PUBLISH wait.
+        Some(dropped) => {
+            let is_repeated = publication.qos == QoS::ExactlyOnce && publication.attempts > 1;
+            acked < dropped && subscription.is_durable && !is_repeated
+        }
     };
     in_time && binds(publication, subscription)
 }

@@ -343,6 +343,11 @@ impl Machine {
         lost
     }
 
+    /// The session may be another than the one of before: identifiers may be used anew.
+    pub(crate) fn forget_received(&mut self) {
+        self.received.clear();
+    }
+
     fn on_publish(&mut self, publish: &Publish<'_>) -> Result<(), Misbehaviour> {
         let topic = self.resolve(publish)?;
         if let Some(packet_id) = publish.packet_id {

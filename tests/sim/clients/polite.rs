@@ -17,6 +17,9 @@ const CONNECT_TIMEOUT_MS: u64 = 20_000;
 /// Timers fire late by a tick, and drivers call late.
 pub(crate) const SLACK_MS: u64 = 1_500;
 
+/// A session is without its connection this much earlier than the connection is closed, at most: its last bytes linger.
+pub(crate) const LINGER_MS: u64 = 5_000;
+
 /// What a client is like, drawn once.
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
@@ -465,6 +468,7 @@ impl Polite {
                 subscription.dropped.get_or_insert(step);
             }
             world.oracle.ended_members += 1;
+            self.machine.forget_received();
             for publication in world.oracle.publications.iter_mut() {
                 publication.is_ambiguous |=
                     publication.publisher == self.index && publication.acked.is_none();
@@ -498,7 +502,7 @@ impl Polite {
             }
             let Some(ended) = ended else { return Some(true) };
             let deadline = ended + u64::from(expiry) * 1000;
-            if at + SLACK_MS < deadline {
+            if at + SLACK_MS + LINGER_MS < deadline {
                 Some(true)
             } else if at > deadline + SLACK_MS {
                 Some(false)
@@ -507,7 +511,10 @@ impl Polite {
             }
         };
         if !unanswered.is_empty() {
-            let harmless = unanswered.iter().all(|attempt| !attempt.clean_start);
+            // One that asked for a shorter session has ended it.
+            let harmless = unanswered
+                .iter()
+                .all(|attempt| !attempt.clean_start && attempt.expiry_secs >= last.expiry_secs);
             return if harmless && lives(now) == Some(true) { Expected::Present } else { Expected::Unclear };
         }
         match (lives(this.at_ms), lives(now)) {
