@@ -72,6 +72,16 @@ impl Subscription {
     }
 }
 
+/// What has to come in order: messages of one publisher, topic and QoS (as published, as delivered) to one session.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Flow {
+    client: usize,
+    incarnation: u32,
+    publisher: usize,
+    topic: String,
+    qos: (QoS, QoS),
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
@@ -93,6 +103,10 @@ pub(crate) struct Oracle {
     /// Topics on which a newcomer got a message with RETAIN.
     pub(crate) retained_topics: BTreeSet<String>,
     pub(crate) counts: BTreeMap<usize, usize>,
+    /// By client, incarnation and tag: the QoS it came with first.
+    pub(crate) first: BTreeMap<(usize, u32, usize), QoS>,
+    /// The latest message of each flow.
+    pub(crate) latest: BTreeMap<Flow, usize>,
 }
 
 /// Topics of retained messages; each has one publisher.
@@ -255,41 +269,38 @@ impl Oracle {
     }
 
     /// Not twice where that may not be, and not behind a later one.
-    fn check_once_and_in_order(&self, client: usize, new: &Delivery) -> Result<(), String> {
+    fn check_once_and_in_order(&mut self, client: usize, new: &Delivery) -> Result<(), String> {
         let publication = &self.publications[new.tag];
-        let before = self.deliveries[client].iter().filter(|d| d.incarnation == new.incarnation);
         let is_repeatable = publication.is_ambiguous
             || self.refusing.contains(&client)
             || (self.refuses && publication.attempts > 1)
             || (publication.qos == QoS::AtLeastOnce && publication.attempts > 1)
             || new.qos == QoS::AtLeastOnce;
+        if let Some(qos) = self.first.get(&(client, new.incarnation, new.tag)) {
+            if !is_repeatable && *qos == new.qos {
+                return Err(format!("m{} to client {client} twice with {:?}", new.tag, new.qos));
+            }
+            return Ok(());
+        }
+        self.first.insert((client, new.incarnation, new.tag), new.qos);
+        if publication.is_will {
+            return Ok(());
+        }
+        let flow = Flow {
+            client,
+            incarnation: new.incarnation,
+            publisher: publication.publisher,
+            topic: publication.topic.clone(),
+            qos: (publication.qos, new.qos),
+        };
+        let latest = self.latest.entry(flow).or_insert(new.tag);
+        let later = *latest;
+        *latest = later.max(new.tag);
+        let is_resent = publication.qos == QoS::AtLeastOnce && publication.attempts > 1;
         // A member may get its own message back when another member's session ends.
         let in_group = publication.topic.starts_with("s/") && client != OBSERVER;
-        let mut seen_later = None;
-        for delivery in before {
-            if delivery.tag == new.tag {
-                if !is_repeatable && delivery.qos == new.qos {
-                    return Err(format!("m{} to client {client} twice with {:?}", new.tag, new.qos));
-                }
-                return Ok(());
-            }
-            let other = &self.publications[delivery.tag];
-            let same_flow = other.publisher == publication.publisher
-                && !other.is_will
-                && other.topic == publication.topic
-                && other.qos == publication.qos
-                && delivery.qos == new.qos;
-            if same_flow && delivery.tag > new.tag {
-                seen_later = Some(delivery.tag);
-            }
-        }
-        let is_resent = publication.qos == QoS::AtLeastOnce && publication.attempts > 1;
-        if let Some(later) = seen_later
-            && !is_resent
-            && !publication.is_ambiguous
-            && !publication.is_will
-            && !(in_group && self.ended_members > 0)
-        {
+        let may_be_late = is_resent || publication.is_ambiguous || (in_group && self.ended_members > 0);
+        if later > new.tag && !may_be_late {
             return Err(format!("[MQTT-4.6.0-6] m{} to client {client} after m{later}", new.tag));
         }
         Ok(())
