@@ -11,6 +11,7 @@ mod broker;
 mod client;
 mod driver;
 mod families;
+mod hops;
 mod life;
 mod mosquitto;
 mod rumqtt;
