@@ -194,7 +194,8 @@ impl Shard {
         // [MQTT-3.14.4-3]
         let with_will = disconnect.reason != ReasonCode::Success;
         self.detach(slot, session, with_will, None);
-        self.links.close(slot);
+        // What came before it is still answered, CONNACK above all. [MQTT-3.1.4-5]
+        self.close_after_sending(slot);
         Ok(Flow::Stop)
     }
 
