@@ -46,7 +46,11 @@ fn reset_and_garbage() {
 #[test]
 fn dead_midway() {
     for qos in 0..=2 {
-        check(Fault::DieMidway, &format!("{PAIRS} --secs=30 --qos {qos}"), "6 clients lost their connection");
+        let broker = Faulty::start(Fault::DieMidway);
+        let run = run(broker.address(), &format!("{PAIRS} --secs=30 --qos {qos}"));
+        assert_eq!((run.code, run.verdict()), (1, "broken"), "{}", run.report);
+        // A socket closed with bytes unread is reset: which of the two causes a client saw is chance.
+        assert_eq!(run.lost_connections(), 6, "QoS {qos}: {}", run.broken());
     }
 }
 

@@ -52,6 +52,14 @@ impl Run {
         self.report["verdict"].as_str().expect("a report has a verdict")
     }
 
+    /// Clients that lost their connection, of whatever cause: one broken promise `N clients lost their connection (cause)` a cause.
+    pub(crate) fn lost_connections(&self) -> u64 {
+        let broken = self.report["broken"].as_array().expect("a report lists what was broken");
+        let causes =
+            broken.iter().filter_map(|line| line.as_str()?.split_once(" clients lost their connection ("));
+        causes.map(|(count, _)| count.parse::<u64>().expect("a count of clients")).sum()
+    }
+
     /// The broken promises, joined.
     pub(crate) fn broken(&self) -> String {
         self.report["broken"].to_string()
