@@ -30,6 +30,7 @@ pub(crate) fn observer() -> Profile {
         packet_size_max: None,
         refuse_every: 0,
         is_lazy: false,
+        is_library: false,
         will: None,
         group: GROUPS[0],
         retained_qos: QoS::ExactlyOnce,
@@ -47,6 +48,11 @@ pub(crate) fn profile(index: usize, swarm: &Swarm, rng: &mut Rng) -> Profile {
         Version::V5 if load.short_sessions => u32::from(rng.short(1, 8)),
         _ => 86_400,
     };
+    let is_lazy = load.lazy_acks && rng.chance(500);
+    let has_will = load.wills && rng.chance(600);
+    let refuses = load.refusals && version.is_v5();
+    // The library's options are for life, and it does not hold back.
+    let may_be_library = !is_lazy && !has_will && !refuses && !load.changing_sessions;
     Profile {
         client_id: format!("client-{index}"),
         version,
@@ -55,9 +61,10 @@ pub(crate) fn profile(index: usize, swarm: &Swarm, rng: &mut Rng) -> Profile {
         topic_alias_maximum: *rng.pick(&[0, 2, 10]),
         keep_alive_secs: *rng.pick(&[0, 5, 30]),
         packet_size_max: if load.small_packets && rng.chance(400) { NonZeroU32::new(300) } else { None },
-        refuse_every: if load.refusals && version.is_v5() { u32::from(rng.short(2, 9)) } else { 0 },
-        is_lazy: load.lazy_acks && rng.chance(500),
-        will: (load.wills && rng.chance(700)).then(|| WillProfile {
+        refuse_every: if refuses { u32::from(rng.short(2, 9)) } else { 0 },
+        is_lazy,
+        is_library: may_be_library && rng.chance(600),
+        will: has_will.then(|| WillProfile {
             qos: *rng.pick(&QOS),
             retain: rng.chance(300),
             delay_secs: if version.is_v5() { *rng.pick(&[0, 1, 6]) } else { 0 },
@@ -122,11 +129,10 @@ impl World {
             return;
         }
         self.with_polite(client, |polite, world| {
-            polite.machine.is_lazy = false;
             match polite.phase {
                 Phase::Away { until } if until <= world.now_ms() => polite.connect(world, false),
                 Phase::Up if polite.machine.is_connected() => {
-                    polite.machine.release(usize::MAX);
+                    polite.machine.be_prompt();
                     polite.keep_alive(world);
                 }
                 _ => {}

@@ -1,7 +1,7 @@
 //! A strict MQTT client over the codec: it keeps a session's QoS state over reconnects, and every packet of the broker that
 //! a conforming server would not have sent is an error.
 //!
-//! It is not `quelea::client`: it shares nothing but the codec with the broker's side, and checks what an ordinary client
+//! It is not `quelea::client` (see `library.rs`): it shares nothing but the codec with the broker's side, and checks what an ordinary client
 //! would let pass (windows, packet identifiers in use, DUP, acknowledgement order, sizes).
 
 use quelea::base::{PacketId, QoS, ReasonCode, Version};
@@ -89,7 +89,7 @@ pub(crate) struct Machine {
     version: Version,
     limits: Limits,
     /// Written, to be sent.
-    pub(crate) out: Vec<u8>,
+    out: Vec<u8>,
     input: Vec<u8>,
     is_connected: bool,
     is_over: bool,
@@ -188,6 +188,11 @@ impl Machine {
     pub(crate) fn describe(&self) -> String {
         let unsettled = self.unsettled.iter().map(|u| (u.packet_id, u.sent_now, u.released)).take(5);
         format!("{:?} {:?} {:?}", unsettled.collect::<Vec<_>>(), self.requests, self.held)
+    }
+
+    /// What was written, to be sent.
+    pub(crate) fn take_out(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
     }
 
     /// What happened since the last call.

@@ -1,5 +1,7 @@
-//! Clients: the machine they share, those that behave, and those that do not.
+//! Clients: the machines that drive them, those that behave, and those that do not.
 
+pub(crate) mod engine;
+pub(crate) mod library;
 pub(crate) mod machine;
 pub(crate) mod polite;
 pub(crate) mod rude;

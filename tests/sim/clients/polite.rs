@@ -3,6 +3,8 @@
 //! What it does and when is in `workload.rs`.
 
 use super::Client;
+use super::engine::Engine;
+use super::library::Library;
 use super::machine::{Happening, Limits, Machine, Outgoing};
 use crate::oracle::{self, Publication};
 use crate::rng::Rng;
@@ -34,6 +36,8 @@ pub(crate) struct Profile {
     /// One delivery in so many is refused; 0 is none.
     pub(crate) refuse_every: u32,
     pub(crate) is_lazy: bool,
+    /// It is driven by `quelea::client`.
+    pub(crate) is_library: bool,
     pub(crate) will: Option<WillProfile>,
     /// The shared subscription it may be in: group and filter.
     pub(crate) group: (&'static str, &'static str),
@@ -87,7 +91,7 @@ pub(crate) struct Attempt {
 pub(crate) struct Polite {
     pub(crate) index: usize,
     pub(crate) profile: Profile,
-    pub(crate) machine: Machine,
+    pub(crate) machine: Engine,
     pub(crate) rng: Rng,
     pub(crate) phase: Phase,
     pub(crate) socket: Option<usize>,
@@ -103,9 +107,14 @@ pub(crate) struct Polite {
 
 impl Polite {
     pub(crate) fn new(index: usize, profile: Profile, rng: Rng) -> Self {
-        let mut machine = Machine::new(profile.version);
-        machine.is_lazy = profile.is_lazy;
-        machine.refuse_every = profile.refuse_every;
+        let machine = if profile.is_library {
+            Engine::Library(Box::new(Library::new()))
+        } else {
+            let mut machine = Machine::new(profile.version);
+            machine.is_lazy = profile.is_lazy;
+            machine.refuse_every = profile.refuse_every;
+            Engine::Strict(Box::new(machine))
+        };
         Self {
             index,
             profile,
@@ -318,10 +327,10 @@ impl Polite {
 
     /// Sends what was written.
     pub(crate) fn flush(&mut self, world: &mut World) -> bool {
-        if self.machine.out.is_empty() {
+        let bytes = self.machine.take_out();
+        if bytes.is_empty() {
             return false;
         }
-        let bytes = std::mem::take(&mut self.machine.out);
         self.last_sent_ms = world.now_ms();
         if let Some(socket) = self.socket {
             world.send_up(socket, &bytes);
@@ -474,10 +483,9 @@ impl Polite {
                     publication.publisher == self.index && publication.acked.is_none();
             }
         }
-        for tag in self.machine.begin(session_present) {
+        for tag in self.machine.begin(session_present)? {
             world.oracle.publications[tag].is_ambiguous = true;
         }
-        self.machine.handle_bytes(&[])?;
         self.tell(world)
     }
 
@@ -555,6 +563,7 @@ impl World {
         let Some(Client::Polite(mut polite)) = self.clients[client].take() else {
             panic!("client {client} is well-behaved")
         };
+        polite.machine.set_now(self.now);
         let result = with(&mut polite, self).and_then(|()| polite.tell(self));
         // Answers leave at once; what is lazy is held back in the machine.
         polite.flush(self);
