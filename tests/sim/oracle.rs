@@ -296,7 +296,7 @@ impl Oracle {
         let latest = self.latest.entry(flow).or_insert(new.tag);
         let later = *latest;
         *latest = later.max(new.tag);
-        let is_resent = publication.qos == QoS::AtLeastOnce && publication.attempts > 1;
+        let is_resent = publication.attempts > 1 && (publication.qos == QoS::AtLeastOnce || self.refuses);
         // A member may get its own message back when another member's session ends.
         let in_group = publication.topic.starts_with("s/") && client != OBSERVER;
         let may_be_late = is_resent || publication.is_ambiguous || (in_group && self.ended_members > 0);
