@@ -128,6 +128,7 @@ mod tests {
             (0..20_000).map(|value| slots.insert(value)).collect::<Vec<_>>(),
             (0..20_000).collect::<Vec<_>>()
         );
+        assert!(slots.memory() <= 3 * CHUNK_BYTES + 4 * size_of::<Vec<u32>>());
         assert_eq!(slots.remove(300), Some(300));
         assert_eq!(slots.remove(300), None);
         assert_eq!((slots.get(300), slots.len()), (None, 19_999));
