@@ -50,8 +50,11 @@ pub struct Worker {
     /// Nanoseconds of the monotonic clock, read several times a turn.
     pub(super) now: u64,
     pub(super) phase: Phase,
-    /// When the phase began.
-    pub(super) phase_since: u64,
+    /// Sockets when the last one was closed in the end, and when that was.
+    pub(super) leaving: usize,
+    pub(super) left_at: u64,
+    /// Those who were waited for in the end are waited for no longer.
+    pub(super) closing: bool,
     next_tick: u64,
     next_second: u64,
     /// The next client whose timers are looked at.
@@ -88,7 +91,9 @@ impl Worker {
             payload: Vec::new(),
             now,
             phase: Phase::Prepare,
-            phase_since: now,
+            leaving: usize::MAX,
+            left_at: now,
+            closing: false,
             next_tick: now,
             next_second: now,
             scan: 0,
@@ -195,7 +200,6 @@ impl Worker {
             self.finish_publishing();
         }
         self.phase = phase;
-        self.phase_since = self.now;
         self.rounds = 0;
     }
 
