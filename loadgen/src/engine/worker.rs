@@ -249,6 +249,7 @@ impl Worker {
         own.published.store(self.schedule.published, Ordering::Release);
         own.acknowledged.store(counts.acknowledged, Ordering::Release);
         own.received.store(counts.received, Ordering::Release);
+        own.sockets.store(self.sockets as u64, Ordering::Relaxed);
         for (thread, bell) in self.roles.bells.iter_mut().enumerate() {
             if !mem::take(bell) || thread == self.index {
                 continue;
