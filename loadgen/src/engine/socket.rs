@@ -145,14 +145,7 @@ impl Worker {
             return self.try_close(slot);
         }
         match ended {
-            Ended::NoBuffers => {
-                connection.receiving = true;
-                let descriptor = connection.descriptor;
-                if self.rings.at(ring).published() == 0 {
-                    self.rings.feed(ring);
-                }
-                self.rings.at(ring).receive_multishot(id(slot), descriptor);
-            }
+            Ended::NoBuffers => self.rings.starve(ring, slot),
             Ended::Closed if connection.stage.is_setup() => {
                 let waits_for = connection.stage.waits_for();
                 self.end(slot, format!("closed by the broker instead of {waits_for}"));
@@ -160,6 +153,19 @@ impl Worker {
             Ended::Closed => self.end(slot, "closed by the broker".to_owned()),
             Ended::Cancelled => self.end(slot, "cancelled".to_owned()),
             Ended::Failed(error) => self.end(slot, format!("receive: {}", error.desc())),
+        }
+    }
+
+    /// Clients whose receive found no buffer receive again, as many as there are buffers now.
+    pub(super) fn feed(&mut self, ring: usize) {
+        let mut taken = 0;
+        while let Some(slot) = self.rings.next_starved(ring, taken) {
+            let connection = &mut self.connections[slot as usize];
+            if connection.open && connection.stage != Stage::Gone {
+                taken += 1;
+                connection.receiving = true;
+                self.rings.at(ring).receive_multishot(id(slot), connection.descriptor);
+            }
         }
     }
 

@@ -146,6 +146,7 @@ impl Worker {
             for completion in completions.drain(..) {
                 self.on_completion(ring, completion);
             }
+            self.feed(ring);
         }
         self.completions = completions;
         self.now = clock::now();
