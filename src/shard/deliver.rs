@@ -11,9 +11,6 @@ use crate::session::Outcome;
 use crate::session::aliases::Naming;
 use std::sync::Arc;
 
-/// A connection with this much waiting and its socket busy is given no more from its session's queue.
-pub(super) const OUT_BYTES_HIGH: usize = 256 * 1024;
-
 /// What a delivery has of its own, besides the message.
 #[derive(Clone, Copy)]
 pub(super) struct Envelope<'a> {
@@ -39,7 +36,7 @@ impl Shard {
             return Outcome::default();
         };
         if entry.extra.as_ref().is_some_and(|extra| !extra.replays.is_empty())
-            && self.replay_intercepts(session, target, routing)
+            && self.replay_intercepts(session, target, routing, group)
         {
             return TAKEN;
         }
@@ -155,7 +152,7 @@ impl Shard {
         let Some(entry) = self.sessions.at(session) else { return false };
         let Some(connection) = entry.connection().and_then(|link| self.links.at(link)) else { return false };
         let backlog = Links::backlog(connection);
-        if backlog.socket_busy && backlog.bytes >= OUT_BYTES_HIGH {
+        if backlog.socket_busy && backlog.bytes >= self.options.budgets.out_bytes_high {
             return false;
         }
         entry.outgoing.as_ref().is_none_or(|outgoing| {

@@ -303,7 +303,7 @@ impl Shard {
         }
     }
 
-    fn return_to_group(&mut self, group: GroupRef, message: Arc<Message>) {
+    pub(super) fn return_to_group(&mut self, group: GroupRef, message: Arc<Message>) {
         if group.shard == self.id {
             self.on_return(group, message);
         } else {

@@ -153,7 +153,7 @@ impl Shard {
         self.established -= 1;
         if let Some(incoming) = &mut entry.incoming {
             incoming.acks = Default::default();
-            incoming.qos1_waiting = 0;
+            incoming.unacknowledged = 0;
         }
         let expiry = entry.expiry_secs;
         let will = if with_will { entry.will.take() } else { None };

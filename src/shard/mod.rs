@@ -111,6 +111,7 @@ impl Shard {
     pub fn new(options: Options, id: ShardId, shards: u16, key: HashKey, now: Now) -> Self {
         assert!(id.0 < shards, "shard {} of {shards}", id.0);
         let topics = key.derive("topics");
+        let mesh = Mesh::new(id, shards, &options.budgets);
         Self {
             options,
             id,
@@ -125,7 +126,7 @@ impl Shard {
             interest: Interest::new(topics),
             groups: Groups::new(topics),
             retained: Retained::new(topics),
-            mesh: Mesh::new(id, shards),
+            mesh,
             wheel: Wheel::new(now.mono),
             due: Vec::new(),
             replays: Slab::default(),

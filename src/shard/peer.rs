@@ -3,6 +3,7 @@
 //! Messages between a pair of shards arrive in the order they were sent; control and data share that order. A batch that was
 //! handled goes back to its sender empty, so that in steady state nothing is allocated.
 
+use super::options::Budgets;
 use crate::base::{Message, MessageHead, MessageRef, SessionId, ShardId, VhostId};
 use crate::queue::GroupRef;
 use crate::route::retained::Cursor;
@@ -14,10 +15,6 @@ use std::sync::Arc;
 
 /// Messages of at most this size, in bytes, travel inside the batch; larger ones by reference count.
 const INLINE_SIZE_MAX: usize = 256;
-/// A batch with this many bytes of messages is full.
-const BATCH_BYTES: usize = 64 * 1024;
-/// A batch with this many messages is full.
-const BATCH_MESSAGES: usize = 1024;
 /// Emptied batches a shard keeps for each other shard.
 const SPARE_BATCHES: usize = 8;
 
@@ -121,14 +118,10 @@ impl PeerBatch {
         self.messages.is_empty()
     }
 
-    fn is_full(&self) -> bool {
-        self.data.len() >= BATCH_BYTES || self.messages.len() >= BATCH_MESSAGES
-    }
-
     /// Copies a message's bytes in; gives what to call them by.
     fn inline(&mut self, message: &MessageRef<'_>) -> Body {
         let small = |size: usize| u16::try_from(size).expect("at most INLINE_SIZE_MAX");
-        let at = u32::try_from(self.data.len()).expect("bounded by BATCH_BYTES");
+        let at = u32::try_from(self.data.len()).expect("bounded by Budgets::batch_bytes");
         self.data.extend_from_slice(message.topic.as_bytes());
         self.data.extend_from_slice(message.properties);
         self.data.extend_from_slice(message.payload);
@@ -168,14 +161,21 @@ pub(super) fn borrow<'a>(head: MessageHead, body: &'a Body, data: &'a [u8]) -> M
 }
 
 /// What waits to be sent to one other shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[allow(clippy::vec_box, reason = "batches move between shards as one word")]
 pub(super) struct Outbox {
+    bytes_max: usize,
+    messages_max: usize,
     waiting: VecDeque<Box<PeerBatch>>,
     spare: Vec<Box<PeerBatch>>,
 }
 
 impl Outbox {
+    fn new(budgets: &Budgets) -> Self {
+        let (bytes_max, messages_max) = (budgets.batch_bytes, budgets.batch_messages);
+        Self { bytes_max, messages_max, waiting: VecDeque::new(), spare: Vec::new() }
+    }
+
     /// Puts a message without bytes at the end.
     pub(super) fn push(&mut self, message: PeerMessage) {
         self.last().messages.push(message);
@@ -218,7 +218,10 @@ impl Outbox {
     }
 
     fn last(&mut self) -> &mut PeerBatch {
-        if self.waiting.back().is_none_or(|batch| batch.is_full()) {
+        let is_full = |batch: &PeerBatch| {
+            batch.data.len() >= self.bytes_max || batch.messages.len() >= self.messages_max
+        };
+        if self.waiting.back().is_none_or(|batch| is_full(batch)) {
             let batch = self.spare.pop().unwrap_or_default();
             self.waiting.push_back(batch);
         }
@@ -246,15 +249,12 @@ pub(super) struct Mesh {
     pub(super) left: Vec<bool>,
 }
 
-/// Batches that may wait for other shards, all together, before publishers are paused.
-pub(super) const BACKLOG_BATCHES_MAX: usize = 64;
-
 impl Mesh {
-    pub(super) fn new(id: ShardId, shards: u16) -> Self {
+    pub(super) fn new(id: ShardId, shards: u16, budgets: &Budgets) -> Self {
         let n = usize::from(shards);
         Self {
             id,
-            outboxes: (0..n).map(|_| Outbox::default()).collect(),
+            outboxes: (0..n).map(|_| Outbox::new(budgets)).collect(),
             delta_sequence: 0,
             settled: vec![0; n],
             deltas_heard: 0,
@@ -334,7 +334,7 @@ mod tests {
             expires_at: Wall::NEVER,
             publisher: None,
         };
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(&Budgets::default());
         let payloads: Vec<Vec<u8>> = (0..2000usize).map(|n| vec![n.to_le_bytes()[0]; n % 300]).collect();
         for payload in &payloads {
             let message = MessageRef { head, topic: "some/topic", properties: &[], payload };

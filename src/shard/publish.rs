@@ -91,11 +91,11 @@ impl Shard {
         }
         let repeated = qos == QoS::ExactlyOnce && incoming.received.contains(packet_id);
         if !repeated {
-            let in_flight = incoming.received.len() + incoming.qos1_waiting as usize;
             // [MQTT-3.3.4-7]
-            if version.is_v5() && in_flight >= usize::from(self.options.session.receive_maximum) {
+            if version.is_v5() && incoming.unacknowledged >= u32::from(self.options.session.receive_maximum) {
                 return Err(Violation::ReceiveMaximum);
             }
+            incoming.unacknowledged = incoming.unacknowledged.saturating_add(1);
             if qos == QoS::ExactlyOnce {
                 incoming.received.insert(packet_id);
             }
@@ -114,7 +114,6 @@ impl Shard {
             self.acknowledge(slot, session, ready);
         } else {
             incoming.acks.push(ready, missing);
-            incoming.qos1_waiting += u32::from(qos == QoS::AtLeastOnce);
         }
         Ok(())
     }
@@ -138,7 +137,6 @@ impl Shard {
             let Some(entry) = self.sessions.at_mut(session) else { return };
             let Some(incoming) = &mut entry.incoming else { return };
             let Some(ready) = incoming.acks.pop_ready() else { return };
-            incoming.qos1_waiting -= u32::from(ready.qos == QoS::AtLeastOnce);
             self.acknowledge(slot, session, ready);
             if self.sessions.at(session).is_none_or(|entry| entry.connection() != Some(slot)) {
                 return;
@@ -155,9 +153,13 @@ impl Shard {
             return self.violate(slot, Violation::PublishRefused);
         }
         let kind = if ready.qos == QoS::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
-        if reason.is_error() && version.is_v5() && kind == AckKind::PubRec {
-            // The exchange ends here. [MQTT-4.3.3-9]
-            if let Some(incoming) = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut()) {
+        let ends = reason.is_error() && version.is_v5();
+        if (ends || kind == AckKind::PubAck)
+            && let Some(incoming) = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut())
+        {
+            incoming.unacknowledged = incoming.unacknowledged.saturating_sub(1);
+            if kind == AckKind::PubRec {
+                // The exchange ends here. [MQTT-4.3.3-9]
                 incoming.received.remove(ready.packet_id);
             }
         }
@@ -172,7 +174,11 @@ impl Shard {
         let Some(connection) = self.links.at(slot) else { return };
         let version = connection.version;
         let incoming = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut());
-        let known = incoming.is_some_and(|incoming| incoming.received.remove(ack.packet_id));
+        let known = incoming.is_some_and(|incoming| {
+            // Also by a PUBCOMP for what an earlier connection sent (section 4.9).
+            incoming.unacknowledged = incoming.unacknowledged.saturating_sub(1);
+            incoming.received.remove(ack.packet_id)
+        });
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         codec::encode_ack(
             AckKind::PubComp,

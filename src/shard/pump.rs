@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::connection::Links;
-use super::deliver::{Envelope, OUT_BYTES_HIGH};
+use super::deliver::Envelope;
 use super::routing::Target;
 use crate::base::buffer::SHARE_MIN;
 use crate::base::{PacketId, QoS, ReasonCode};
@@ -50,7 +50,7 @@ impl Shard {
         let connection = self.links.at(link)?;
         let outgoing = entry.outgoing.as_mut()?;
         let backlog = Links::backlog(connection);
-        if backlog.socket_busy && backlog.bytes >= OUT_BYTES_HIGH {
+        if backlog.socket_busy && backlog.bytes >= self.options.budgets.out_bytes_high {
             return None;
         }
         // [MQTT-3.3.4-9]

@@ -5,15 +5,12 @@
 
 use super::Shard;
 use super::connection::{PAUSED_OUT, PAUSED_OVERLOAD, Phase};
-use super::peer::BACKLOG_BATCHES_MAX;
 use crate::base::{ReasonCode, Version};
 use crate::codec::{self, Disconnect, Frame, Packet, PacketType, RawPacket, Sender};
 use crate::session::{Violation, expiry_on_disconnect};
 
 /// The longest fixed header: type, and a length of four bytes.
 const FIXED_HEADER_SIZE_MAX: usize = 5;
-/// A connection whose out-buffer holds this much is not read from until it has been sent.
-const OUT_BYTES_PAUSE: usize = 1 << 20;
 
 /// Whether to go on with the bytes behind a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -203,12 +200,12 @@ impl Shard {
     fn pause_if_flooded(&mut self, slot: u32) {
         let Some(connection) = self.links.at(slot) else { return };
         let backlog = super::connection::Links::backlog(connection).bytes;
-        if backlog >= OUT_BYTES_PAUSE && connection.paused & PAUSED_OUT == 0 {
+        if backlog >= self.options.budgets.out_bytes_pause && connection.paused & PAUSED_OUT == 0 {
             self.links.pause(slot, PAUSED_OUT);
         }
         let overloaded = self.pressure
-            || (self.shards > 1 && self.mesh.backlog() > BACKLOG_BATCHES_MAX)
-            || self.fan_outs.len() > super::routing::FAN_OUTS_MAX;
+            || (self.shards > 1 && self.mesh.backlog() > self.options.budgets.backlog_batches_max)
+            || self.fan_outs.len() > self.options.budgets.fan_outs_max;
         if overloaded {
             self.pause_publisher(slot);
         }

@@ -12,24 +12,16 @@
 
 use super::Shard;
 use super::connection::Links;
-use super::deliver::OUT_BYTES_HIGH;
 use super::peer::{PeerMessage, Scan};
 use super::routing::{Routing, Target};
 use crate::base::topic::{has_wildcard, matches};
 use crate::base::{Message, QoS, SessionId, ShardId, VhostId};
-use crate::queue::Identifiers;
+use crate::queue::{GroupRef, Identifiers};
 use crate::route::Subscriber;
 use crate::route::retained::Cursor;
 use hashbrown::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// Retained messages in one batch.
-const BATCH: usize = 64;
-/// Topics noted before live messages wait.
-const NOTED_MAX: usize = 4096;
-/// Messages a session's queue may hold while a replay goes on filling it.
-const QUEUE_LEN_HIGH: usize = 64;
 
 /// A replay to be started.
 #[derive(Debug)]
@@ -52,8 +44,16 @@ pub(super) struct Replay {
     batch: VecDeque<Arc<Message>>,
     noted: HashSet<u64>,
     /// Live messages that wait for the end, once too many topics were noted.
-    parked: Vec<(Target, Arc<Message>)>,
+    parked: Vec<Parked>,
     parking: bool,
+}
+
+/// A live message that waits for the end of a replay.
+#[derive(Debug)]
+struct Parked {
+    target: Target,
+    message: Arc<Message>,
+    group: Option<GroupRef>,
 }
 
 /// A question that waits for retained messages still on their way here.
@@ -163,7 +163,8 @@ impl Shard {
     fn scan(&mut self, scan: Scan) -> (Vec<Arc<Message>>, Box<Cursor>, bool) {
         let (mut messages, mut cursor) = (Vec::new(), scan.cursor);
         let wall = self.now.wall;
-        let finished = self.retained.scan(scan.vhost, &scan.filter, &mut cursor, BATCH, wall, &mut messages);
+        let batch = self.options.budgets.replay_batch;
+        let finished = self.retained.scan(scan.vhost, &scan.filter, &mut cursor, batch, wall, &mut messages);
         (messages, cursor, finished)
     }
 
@@ -224,10 +225,6 @@ impl Shard {
             },
         };
         let session = replay.session;
-        self.deliver_past_replays(session, &target, message);
-    }
-
-    fn deliver_past_replays(&mut self, session: SessionId, target: &Target, message: &Arc<Message>) {
         if self.sessions.get_mut(session).is_none() {
             return;
         }
@@ -237,7 +234,26 @@ impl Shard {
         let topic_hash = self.trie.topic_hash(message_ref.head.vhost, message_ref.topic);
         let shared = Some(Arc::clone(message));
         let mut routing = Routing { message: &message_ref, topic_hash, verbatim: None, shared };
-        self.deliver_now(session.slot, target, &mut routing, None);
+        self.deliver_now(session.slot, &target, &mut routing, None);
+    }
+
+    /// Delivers what waited for a replay that is over. Other replays of the session treat it as any live message: what they
+    /// have of its topic is older.
+    fn deliver_parked(&mut self, session: SessionId, parked: Vec<Parked>) {
+        for Parked { target, message, group } in parked {
+            if self.sessions.get_mut(session).is_none() {
+                return;
+            }
+            self.scratch.encoded.v3.clear();
+            self.scratch.encoded.v5.clear();
+            let message_ref = message.as_ref().as_ref();
+            let topic_hash = self.trie.topic_hash(message_ref.head.vhost, message_ref.topic);
+            let shared = Some(Arc::clone(&message));
+            let mut routing = Routing { message: &message_ref, topic_hash, verbatim: None, shared };
+            if self.deliver_to_session(session.slot, &target, &mut routing, group).refused {
+                self.settle_group(group);
+            }
+        }
     }
 
     fn has_room(&self, session: u32, qos: QoS) -> bool {
@@ -245,11 +261,14 @@ impl Shard {
         let link = entry.connection().and_then(|link| self.links.at(link));
         // Without a client there is nobody to wait for: what has a queue goes there, the rest is dropped.
         let Some(connection) = link else { return true };
-        if Links::backlog(connection).bytes >= OUT_BYTES_HIGH {
+        if Links::backlog(connection).bytes >= self.options.budgets.out_bytes_high {
             return false;
         }
         qos == QoS::AtMostOnce
-            || entry.outgoing.as_ref().is_none_or(|outgoing| outgoing.queue.len() < QUEUE_LEN_HIGH)
+            || entry
+                .outgoing
+                .as_ref()
+                .is_none_or(|outgoing| outgoing.queue.len() < self.options.budgets.replay_queue_high)
     }
 
     /// Whether a live message has to wait for a replay; notes its topic otherwise.
@@ -258,6 +277,7 @@ impl Shard {
         session: u32,
         target: &Target,
         routing: &mut Routing<'_>,
+        group: Option<GroupRef>,
     ) -> bool {
         let Some(extra) = self.sessions.at(session).and_then(|entry| entry.extra.as_ref()) else {
             return false;
@@ -269,14 +289,15 @@ impl Shard {
                 continue;
             }
             if message.head.retain {
-                if replay.noted.len() < NOTED_MAX {
+                if replay.noted.len() < self.options.budgets.replay_noted_max {
                     replay.noted.insert(routing.topic_hash);
                 } else {
                     replay.parking |= !replay.noted.contains(&routing.topic_hash);
                 }
             }
             if replay.parking {
-                replay.parked.push((target.clone(), routing.share()));
+                let message = routing.share();
+                replay.parked.push(Parked { target: target.clone(), message, group });
                 return true;
             }
         }
@@ -286,31 +307,41 @@ impl Shard {
     fn finish_replay(&mut self, token: (u32, u32)) {
         let Some(replay) = self.replays.remove(token.0, token.1) else { return };
         self.unlist_replay(replay.session.slot, token.0);
-        for (target, message) in &replay.parked {
-            self.deliver_past_replays(replay.session, target, message);
-        }
+        self.deliver_parked(replay.session, replay.parked);
     }
 
-    /// The session ends.
+    /// The session ends: what waited for a replay and came through a group goes to another member.
     pub(super) fn cancel_replays(&mut self, session: u32) {
         let extra = self.sessions.at_mut(session).and_then(|entry| entry.extra.as_mut());
         for slot in extra.map(|extra| std::mem::take(&mut extra.replays)).unwrap_or_default() {
-            if let Some(generation) = self.replays.generation_at(slot) {
-                self.replays.remove(slot, generation);
+            let Some(generation) = self.replays.generation_at(slot) else { continue };
+            let parked = self.replays.remove(slot, generation).map(|replay| replay.parked);
+            for Parked { message, group, .. } in parked.unwrap_or_default() {
+                if let Some(group) = group {
+                    self.return_to_group(group, message);
+                }
             }
         }
     }
 
-    /// The session unsubscribes from a filter.
+    /// The session unsubscribes from a filter. What waited for the replay was matched before, perhaps by other filters too.
     pub(super) fn cancel_replays_of(&mut self, session: u32, filter: &str) {
         let Some(extra) = self.sessions.at(session).and_then(|entry| entry.extra.as_ref()) else { return };
         for slot in extra.replays.clone() {
             let is_it = self.replays.at(slot).is_some_and(|replay| *replay.what.filter == *filter);
             if is_it && let Some(generation) = self.replays.generation_at(slot) {
-                self.replays.remove(slot, generation);
                 self.unlist_replay(session, slot);
+                if let Some(replay) = self.replays.remove(slot, generation) {
+                    self.deliver_parked(replay.session, replay.parked);
+                }
             }
         }
+    }
+
+    /// Messages of shared subscriptions that wait for replays.
+    pub(super) fn parked_for_groups(&self) -> u64 {
+        let parked = self.replays.iter().flat_map(|(_, _, replay)| &replay.parked);
+        parked.filter(|parked| parked.group.is_some()).count() as u64
     }
 
     fn unlist_replay(&mut self, session: u32, slot: u32) {

@@ -15,16 +15,6 @@ use crate::session::Outcome;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Deliveries of one message made in one go (about 1.5 ms); a wider fan-out is worked off in steps of this size.
-const FAN_OUT_STEP: usize = 16_384;
-/// Deliveries beyond the first few of each message that one turn makes at once (about 6 ms); what is over waits. Many a turn
-/// pay: a connection then gets many messages with one send.
-const TURN_DELIVERIES: usize = 65_536;
-/// A message with at most this many subscribers is not wide.
-const NARROW: usize = 16;
-/// Fan-outs that may wait before publishers are paused.
-pub(super) const FAN_OUTS_MAX: usize = 64;
-
 /// Memory that is used again for every message.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -154,8 +144,10 @@ impl Shard {
         self.scratch.encoded.v5.clear();
         let filters = std::mem::take(&mut self.scratch.filters);
         let total: usize = filters.iter().map(|filter| self.trie.subscriptions(*filter).len()).sum();
-        self.spent += total.saturating_sub(NARROW);
-        let is_wide = total > FAN_OUT_STEP || (total > NARROW && self.spent > TURN_DELIVERIES);
+        let budgets = &self.options.budgets;
+        self.spent += total.saturating_sub(budgets.narrow);
+        let is_wide =
+            total > budgets.fan_out_step || (total > budgets.narrow && self.spent > budgets.turn_deliveries);
         let result = if is_wide || (total > 0 && !self.fan_outs.is_empty()) {
             let targets = self.targets(&filters, routing.message);
             let message = routing.share();
@@ -330,7 +322,7 @@ impl Shard {
 
     /// Goes on with the fan-outs that wait, for one step.
     pub(super) fn step_fan_outs(&mut self) {
-        self.work_off(FAN_OUT_STEP);
+        self.work_off(self.options.budgets.fan_out_step);
     }
 
     /// Makes all deliveries that wait: what comes next must not overtake them.

@@ -60,8 +60,8 @@ pub(super) struct Outgoing {
 pub(super) struct Incoming {
     pub(super) received: Received,
     pub(super) acks: Acks,
-    /// QoS 1 publishes among `acks`.
-    pub(super) qos1_waiting: u32,
+    /// What the client's send quota lacks: PUBLISHes of this connection that are not acknowledged to the end (section 4.9).
+    pub(super) unacknowledged: u32,
 }
 
 /// What few sessions have.

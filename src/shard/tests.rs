@@ -1,5 +1,7 @@
 //! Tests of the shard, through its contract only: a world of shards without sockets, and clients that speak bytes.
 
+mod replays;
+
 use super::{Accepted, Options, Output, Shard};
 use crate::base::{ConnectionId, HashKey, Mono, Now, PacketId, QoS, ReasonCode, ShardId, Version, Wall};
 use crate::codec::{

@@ -30,6 +30,16 @@ pub struct SessionView {
     pub qos0_ready: u64,
 }
 
+/// Deliveries of shared subscriptions that no member has settled. When nothing is on its way between shards, `assigned` and
+/// `held` of all shards together are the same number, unless a member left a group and came back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SharedView {
+    /// As the groups whose home is here count them.
+    pub assigned: u64,
+    /// As the sessions here hold them: in their windows, in their queues, behind a replay.
+    pub held: u64,
+}
+
 /// Memory of a shard by owner, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MemoryView {
@@ -118,6 +128,21 @@ impl Shard {
             interest: self.interest.memory(),
             retained: self.retained.memory(),
             timers: self.wheel.memory(),
+        }
+    }
+
+    /// Deliveries of shared subscriptions, from both ends. Visits every group and delivery.
+    #[must_use]
+    pub fn shared_view(&self) -> SharedView {
+        let members = self.groups.iter().flat_map(|(_, group)| group.iter());
+        let outgoing = self.sessions.iter().filter_map(|(_, session)| session.outgoing.as_deref());
+        let held = outgoing.map(|outgoing| {
+            let in_window = outgoing.window.iter().filter_map(|entry| entry.item.as_ref());
+            in_window.chain(outgoing.queue.iter()).filter(|item| item.group.is_some()).count()
+        });
+        SharedView {
+            assigned: members.map(|member| u64::from(member.in_flight_count)).sum(),
+            held: held.map(|count| count as u64).sum::<u64>() + self.parked_for_groups(),
         }
     }
 
