@@ -40,6 +40,12 @@ impl World {
                 if limit.is_some_and(|limit| view.ready > u64::from(limit)) {
                     errors.push(format!("{} has {} messages over the limit", view.client_id, view.ready));
                 }
+                if (view.ready == 0) != (view.ready_bytes == 0) {
+                    errors.push(format!(
+                        "{} has {} messages of {} bytes",
+                        view.client_id, view.ready, view.ready_bytes
+                    ));
+                }
                 if view.unacknowledged > window {
                     errors.push(format!(
                         "{} has {} in flight of {window}",

@@ -22,6 +22,9 @@ pub(crate) enum Place {
     Gone,
 }
 
+/// How often a stalled socket is looked at again, in milliseconds.
+const STALL_LOOK_MS: u64 = 5_000;
+
 /// One TCP connection.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -46,6 +49,8 @@ pub(crate) struct Socket {
     cut: bool,
     server_told: bool,
     stalled_until: u64,
+    /// When the shard got its last bytes, or began to read again.
+    heard_ms: u64,
     /// Faults may befall it.
     may_fail: bool,
     /// When the server's end was over, as the shard knows it.
@@ -76,12 +81,22 @@ impl Network {
 
     /// Nothing is on the way, and no end waits for the other.
     pub(crate) fn is_idle(&self) -> bool {
-        self.sockets.iter().all(|socket| {
+        self.busy().next().is_none()
+    }
+
+    /// The sockets that are not idle.
+    pub(crate) fn describe(&self) -> String {
+        let place = |s: &Socket| format!("client {} {:?} paused {}; ", s.client, s.place, s.paused);
+        self.busy().map(place).collect()
+    }
+
+    fn busy(&self) -> impl Iterator<Item = &Socket> {
+        self.sockets.iter().filter(|socket| {
             let idle_up = socket.up.is_empty() && !socket.up_closed;
             let idle_down = socket.down.is_empty() && !socket.down_closed && socket.flight.is_none();
-            match socket.place {
+            !match socket.place {
                 Place::Gone => idle_down && !socket.client_open,
-                Place::At(..) => idle_up && idle_down && socket.client_open && !socket.cut,
+                Place::At(..) => idle_up && idle_down && socket.client_open && !socket.cut && !socket.paused,
                 Place::Arriving(_) | Place::Moving { .. } => false,
             }
         })
@@ -118,6 +133,7 @@ impl World {
             cut: false,
             server_told: false,
             stalled_until: 0,
+            heard_ms: 0,
             may_fail,
             server_end: None,
             was_ended_by_client: false,
@@ -147,6 +163,7 @@ impl World {
         match self.shards[shard].handle_accepted(now, accepted) {
             Some(id) => {
                 self.network.put(socket, shard, id);
+                self.network.sockets[socket].heard_ms = self.now.mono.0;
                 self.schedule_up(socket);
                 if self.network.sockets[socket].server_told {
                     self.tell_server(socket);
@@ -215,6 +232,7 @@ impl World {
             self.trace.bytes(&bytes);
             let was_connected = is_last && self.is_session_connected(shard, socket);
             let now = self.now;
+            self.network.sockets[socket].heard_ms = now.mono.0;
             self.shards[shard].handle_bytes(now, id, &bytes);
             self.network.sockets[socket].was_ended_by_client =
                 was_connected && !self.is_session_connected(shard, socket);
@@ -267,7 +285,7 @@ impl World {
     pub(crate) fn on_sent(&mut self, socket: usize) {
         let end = &mut self.network.sockets[socket];
         if end.stalled_until > self.now.mono.0 && end.client_open {
-            let wait = end.stalled_until - self.now.mono.0;
+            let wait = (end.stalled_until - self.now.mono.0).min(STALL_LOOK_MS);
             self.after(wait, Event::Sent(socket));
             return;
         }
@@ -282,7 +300,7 @@ impl World {
         if (!end.down.is_empty() || end.down_closed) && !end.down_scheduled {
             end.down_scheduled = true;
             let delay = delay(&mut self.network_rng, &self.swarm.network);
-            let wait = end.stalled_until.saturating_sub(self.now.mono.0).max(delay);
+            let wait = end.stalled_until.saturating_sub(self.now.mono.0).min(STALL_LOOK_MS).max(delay);
             self.after(wait, Event::Down(socket));
         }
     }
@@ -361,6 +379,7 @@ impl World {
         let end = &mut self.network.sockets[socket];
         assert_ne!(end.paused, pause, "Pause and Resume take turns");
         end.paused = pause;
+        end.heard_ms = self.now.mono.0;
         self.schedule_up(socket);
     }
 
@@ -401,6 +420,7 @@ impl World {
         match id {
             Some(id) => {
                 self.network.put(socket, shard, id);
+                self.network.sockets[socket].heard_ms = now.mono.0;
                 if self.network.sockets[socket].server_told {
                     self.tell_server(socket);
                 }
@@ -437,6 +457,18 @@ impl World {
             let until = self.now.mono.0 + self.network_rng.between(100, 15_000);
             self.network.sockets[socket].stalled_until = until;
         }
+    }
+
+    /// The client never reads again, until faults stop.
+    pub(crate) fn stop_reading(&mut self, socket: usize) {
+        self.network.sockets[socket].stalled_until = u64::MAX;
+    }
+
+    /// How long a shard has had every byte of a connection and read on, in milliseconds; `None` if there is no more to judge.
+    pub(crate) fn idle_ms(&self, socket: usize) -> Option<u64> {
+        let end = &self.network.sockets[socket];
+        let is_there = matches!(end.place, Place::At(..)) && !end.cut && !end.paused && end.up.is_empty();
+        is_there.then(|| self.now.mono.0 - end.heard_ms)
     }
 
     /// No more faults: broken connections are noticed, readers read.

@@ -6,6 +6,7 @@
 use crate::clients::machine::Incoming;
 use quelea::base::topic::matches;
 use quelea::base::{QoS, ReasonCode};
+use quelea::codec::properties;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The client that sees everything and never fails.
@@ -25,6 +26,8 @@ pub(crate) struct Publication {
     /// Larger than what clients with a Maximum Packet Size take.
     pub(crate) is_large: bool,
     pub(crate) expiry: Option<u32>,
+    /// Encoded.
+    pub(crate) properties: Vec<u8>,
     /// Step of the first PUBLISH, and how many there were.
     pub(crate) sent: Option<u64>,
     pub(crate) attempts: u32,
@@ -56,6 +59,8 @@ pub(crate) struct Subscription {
     pub(crate) takes_small_only: bool,
     /// The session outlives its connection.
     pub(crate) is_durable: bool,
+    /// Step: SUBSCRIBE sent.
+    pub(crate) asked: u64,
     /// Step: SUBACK got.
     pub(crate) granted: Option<u64>,
     /// Step: UNSUBSCRIBE or another SUBSCRIBE for the filter sent, or the session ended.
@@ -91,6 +96,8 @@ pub(crate) struct Oracle {
     pub(crate) deliveries: Vec<Vec<Delivery>>,
     /// By client and topic of retained messages: the value seen last; `None` is a clear.
     pub(crate) last_seen: BTreeMap<(usize, String), Option<usize>>,
+    /// By client and topic of retained messages: the newest value that came live.
+    pub(crate) newest_live: BTreeMap<(usize, String), usize>,
     /// Members of shared subscriptions whose session has ended.
     pub(crate) ended_members: usize,
     /// QoS 0 messages wait for clients that are away.
@@ -119,6 +126,23 @@ pub(crate) fn payload(tag: usize, padding: usize) -> Vec<u8> {
     let mut payload = format!("m{tag}|").into_bytes();
     payload.resize(payload.len() + padding, b'.');
     payload
+}
+
+/// Properties that no other message has, encoded: of every kind, and user properties of which some are equal.
+pub(crate) fn properties(tag: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    if tag % 5 == 1 {
+        properties::push_payload_format(&mut out, true);
+        properties::push_content_type(&mut out, "text/plain");
+    }
+    if tag % 7 == 2 {
+        properties::push_response_topic(&mut out, "answers");
+        properties::push_correlation_data(&mut out, &tag.to_be_bytes());
+    }
+    for _ in 0..tag % 3 {
+        properties::push_user_property(&mut out, "tag", &tag.to_string());
+    }
+    out
 }
 
 fn tag_of(payload: &[u8]) -> Option<usize> {
@@ -208,12 +232,55 @@ impl Oracle {
         self.check_wanted(client, step, tag, got)?;
         let delivery = Delivery { tag, incarnation, qos: got.qos };
         if is_retained_topic(&got.topic) {
+            self.check_not_stale(client, tag, got)?;
             self.last_seen.insert((client, got.topic.clone()), Some(tag));
         } else {
             self.check_once_and_in_order(client, &delivery)?;
         }
         self.deliveries[client].push(delivery);
         Ok(())
+    }
+
+    /// What travels with a message comes as it was sent. [MQTT-3.3.2-17] [MQTT-3.3.2-18]
+    pub(crate) fn check_properties(&self, got: &Incoming, is_v5: bool) -> Result<(), String> {
+        let Some(tag) = tag_of(&got.payload) else { return Ok(()) };
+        let sent = self.publications.get(tag).map_or(&[][..], |publication| &publication.properties);
+        if got.properties != if is_v5 { sent } else { &[] } {
+            return Err(format!("m{tag} with properties {:?}, not {sent:?}", got.properties));
+        }
+        Ok(())
+    }
+
+    /// A retained message that a subscription replays is not older than what came to its client live before, nor than what was
+    /// accepted before the client asked.
+    fn check_not_stale(&mut self, client: usize, tag: usize, got: &Incoming) -> Result<(), String> {
+        let value = &self.publications[tag];
+        // What a subscription that is gone asked for may still come.
+        let all = self.subscriptions.iter().filter(|s| s.client == client);
+        let mut matching = all.filter(|s| matches(&s.filter, &got.topic));
+        let may_be_live = matching.clone().any(|s| s.retain_as_published);
+        let newest = self.newest_live.entry((client, got.topic.clone())).or_default();
+        if !got.retain {
+            *newest = tag.max(*newest);
+        }
+        // Sent twice: by the broker, or to it.
+        if !got.retain || got.dup || may_be_live || value.is_ambiguous || value.attempts > 1 {
+            return Ok(());
+        }
+        if *newest > tag {
+            return Err(format!("client {client} gets retained m{tag} after m{newest} live"));
+        }
+        let asked = matching.by_ref().map(|s| s.asked).min().unwrap_or(0);
+        let mut later = self.publications[tag + 1..].iter().filter(|p| p.topic == got.topic);
+        let is_accepted = |p: &&Publication| {
+            p.attempts == 1 && p.acked.is_some_and(|(at, reason)| at < asked && !reason.is_error())
+        };
+        match later.find(is_accepted) {
+            Some(newer) => Err(format!(
+                "client {client} asked at {asked} and gets retained m{tag}, though {newer:?} was accepted before"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Some subscription must want the message, and if all are certain they say how it has to come.

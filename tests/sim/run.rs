@@ -8,6 +8,7 @@ use crate::swarm::Swarm;
 use crate::workload::{message, observer};
 use crate::world::{Event, World};
 use quelea::base::QoS;
+use quelea::shard::Shard;
 use std::collections::BTreeMap;
 
 /// What empty tables may keep of their memory, in bytes.
@@ -66,9 +67,38 @@ impl World {
         self.swarm.mailbox.delay_ms_max = self.swarm.mailbox.delay_ms_max.min(2);
         self.heal_network();
         self.wait("everything settles", Self::is_settled)?;
+        self.probe()?;
         // Wills that were delayed have had their time, and nothing comes of what was on its way.
         self.run(20_000, |_| false)?;
-        self.wait("everything stays settled", Self::is_settled)
+        self.wait("everything stays settled", Self::is_settled)?;
+        self.check_shared()
+    }
+
+    /// Nobody was forgotten: whoever is there is read from, and everything works.
+    fn probe(&mut self) -> Result<(), String> {
+        for client in 0..self.clients.len() {
+            if matches!(self.clients[client], Some(Client::Polite(_))) {
+                self.with_polite(client, |polite, world| {
+                    polite.publish(world, message("t/0/0".into(), QoS::ExactlyOnce, false, None), false, 0);
+                    polite.publish(world, message("t/1/1".into(), QoS::AtLeastOnce, false, None), false, 0);
+                    Ok(())
+                });
+            }
+        }
+        self.wait("what is published after all has settled arrives", Self::is_settled)
+    }
+
+    /// Homes and members of shared subscriptions agree on what is not settled.
+    fn check_shared(&self) -> Result<(), String> {
+        let views = || self.shards.iter().map(Shard::shared_view);
+        let (assigned, held): (u64, u64) =
+            (views().map(|view| view.assigned).sum(), views().map(|view| view.held).sum());
+        if assigned != held && !self.swarm.load.members_leave {
+            return Err(format!(
+                "homes count {assigned} deliveries of shared subscriptions, members hold {held}"
+            ));
+        }
+        Ok(())
     }
 
     /// Runs until something is so.
@@ -115,6 +145,7 @@ impl World {
                 out += &format!("{} {} {}; ", view.client_id, view.ready, view.unacknowledged);
             }
         }
+        out += &self.network.describe();
         out + if self.network.is_idle() { "network idle" } else { "network busy" }
     }
 

@@ -2,10 +2,12 @@
 //!
 //! Each option is drawn apart, so that the seeds together cover corners that no single mix would reach.
 
+use crate::clients::rude::Manner;
 use crate::rng::Rng;
 use quelea::queue::Overflow;
 use quelea::route::options::Strategy;
 use quelea::shard::Options;
+use quelea::shard::options::Budgets;
 
 /// The options of one run.
 #[derive(Clone, Debug)]
@@ -14,6 +16,8 @@ pub(crate) struct Swarm {
     /// Well-behaved clients, besides the observer.
     pub(crate) polite: usize,
     pub(crate) rude: usize,
+    /// What its rude clients may be like.
+    pub(crate) manners: Vec<Manner>,
     /// How long clients act before faults stop, in milliseconds.
     pub(crate) busy_ms: u64,
     pub(crate) options: Options,
@@ -77,6 +81,43 @@ pub(crate) struct Load {
     pub(crate) small_packets: bool,
     /// Some clients refuse deliveries.
     pub(crate) refusals: bool,
+    /// Up to this many filters in one SUBSCRIBE or UNSUBSCRIBE.
+    pub(crate) filters_max: u64,
+    /// Messages carry properties.
+    pub(crate) properties: bool,
+    /// Takeovers come many at a time.
+    pub(crate) storms: bool,
+    /// Members of shared subscriptions come and go all the time.
+    pub(crate) churn: bool,
+    /// Who gets a retained message live subscribes again at once.
+    pub(crate) replay_races: bool,
+    /// How often clients do what, relative to each other.
+    pub(crate) weights: Weights,
+}
+
+/// Of the actions of a client that is connected.
+#[derive(Clone, Debug)]
+pub(crate) struct Weights {
+    pub(crate) publish: u64,
+    pub(crate) subscribe: u64,
+    pub(crate) unsubscribe: u64,
+    pub(crate) disconnect: u64,
+    pub(crate) takeover: u64,
+    pub(crate) nothing: u64,
+}
+
+impl Weights {
+    fn draw(rng: &mut Rng) -> Self {
+        let mut around = |usual: u64| usual * *rng.pick(&[1, 2, 2, 2, 5]);
+        Self {
+            publish: around(22),
+            subscribe: around(10),
+            unsubscribe: around(5),
+            disconnect: around(2),
+            takeover: around(1),
+            nothing: around(8),
+        }
+    }
 }
 
 impl Swarm {
@@ -84,11 +125,15 @@ impl Swarm {
         let mut rng = Rng::stream(seed, "swarm");
         let rng = &mut rng;
         let quiet = rng.chance(150);
-        let options = options(rng);
+        let mut options = options(rng);
+        // Streams of their own, so that the older draws stay what they were.
+        options.budgets = budgets(&mut Rng::stream(seed, "budgets"));
+        let more = &mut Rng::stream(seed, "features");
         Self {
             shards: rng.short(1, 5),
             polite: rng.size(2, 8),
             rude: if rng.chance(500) { rng.size(1, 3) } else { 0 },
+            manners: manners(&mut Rng::stream(seed, "manners")),
             busy_ms: rng.between(5_000, 40_000),
             options,
             network: NetworkFaults {
@@ -123,6 +168,12 @@ impl Swarm {
                 changing_sessions: rng.chance(200),
                 small_packets: rng.chance(200),
                 refusals: rng.chance(200),
+                filters_max: *more.pick(&[1, 3, 6]),
+                properties: more.chance(500),
+                storms: more.chance(250),
+                churn: more.chance(300),
+                replay_races: more.chance(400),
+                weights: Weights::draw(more),
             },
             pressure: rng.chance(150),
             ends_by_shutdown: rng.chance(200),
@@ -156,6 +207,37 @@ impl Swarm {
         let queue = &self.options.queue;
         queue.session_messages_max.is_some() || queue.session_bytes_max.is_some()
     }
+}
+
+/// Small ones, in half of the seeds: wide fan-outs, full batches, paced replays and paused publishers with few clients.
+fn budgets(rng: &mut Rng) -> Budgets {
+    if rng.chance(500) {
+        return Budgets::default();
+    }
+    let usual = Budgets::default();
+    Budgets {
+        fan_out_step: *rng.pick(&[1, 2, 5, usual.fan_out_step]),
+        turn_deliveries: *rng.pick(&[0, 5, usual.turn_deliveries]),
+        narrow: *rng.pick(&[0, 1, usual.narrow]),
+        fan_outs_max: *rng.pick(&[0, 2, usual.fan_outs_max]),
+        batch_bytes: *rng.pick(&[1, 64, 1000, usual.batch_bytes]),
+        batch_messages: *rng.pick(&[1, 3, usual.batch_messages]),
+        backlog_batches_max: *rng.pick(&[0, 2, usual.backlog_batches_max]),
+        replay_batch: *rng.pick(&[1, 2, usual.replay_batch]),
+        replay_noted_max: *rng.pick(&[0, 1, usual.replay_noted_max]),
+        replay_queue_high: *rng.pick(&[1, 3, usual.replay_queue_high]),
+        out_bytes_high: *rng.pick(&[1, 200, usual.out_bytes_high]),
+        out_bytes_pause: *rng.pick(&[1, 500, usual.out_bytes_pause]),
+    }
+}
+
+/// At least one.
+fn manners(rng: &mut Rng) -> Vec<Manner> {
+    let mut manners: Vec<Manner> = Manner::ALL.into_iter().filter(|_| rng.chance(500)).collect();
+    if manners.is_empty() {
+        manners.push(Manner::Garbage);
+    }
+    manners
 }
 
 fn options(rng: &mut Rng) -> Options {

@@ -15,6 +15,7 @@ impl World {
     pub(crate) fn judge(&self) -> Result<(), String> {
         if !self.swarm.has_queue_limits() {
             self.judge_lost()?;
+            self.judge_qos0()?;
             self.judge_groups()?;
             self.judge_last_seen()?;
         }
@@ -51,6 +52,40 @@ impl World {
                         "m{tag} on {} was acknowledged, and client {client} subscribed to {filter}, but it never came",
                         publication.topic
                     ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// QoS 0 reaches who is there all the while, if it got through to the broker: the observer tells.
+    fn judge_qos0(&self) -> Result<(), String> {
+        // Backlogs that reach the default bounds need large messages.
+        if self.drops_qos0() || self.swarm.load.large_payloads {
+            return Ok(());
+        }
+        let observed = self.tags_of(OBSERVER);
+        for subscription in &self.oracle.subscriptions {
+            let client = subscription.client;
+            let Some(polite) = self.polite(client) else { continue };
+            let (Some(granted), Some(last)) = (subscription.granted, polite.attempts.last()) else {
+                continue;
+            };
+            let is_live = subscription.group.is_none() && subscription.dropped.is_none();
+            if !is_live || polite.incarnation != subscription.incarnation {
+                continue;
+            }
+            let since = granted.max(last.accepted_step);
+            let got = self.tags_of(client);
+            for tag in &observed {
+                let publication = &self.oracle.publications[*tag];
+                let must = publication.sent.is_some_and(|sent| sent > since)
+                    && publication.qos.min(subscription.qos) == QoS::AtMostOnce
+                    && publication.expiry.is_none()
+                    && !(publication.is_large && subscription.takes_small_only)
+                    && subscription.wants(publication);
+                if must && !got.contains(tag) {
+                    return Err(format!("m{tag} with QoS 0 never came to client {client}, which was there"));
                 }
             }
         }

@@ -4,7 +4,7 @@ use crate::clients::Client;
 use crate::clients::machine::Outgoing;
 use crate::clients::polite::{Phase, Polite, Profile, WillProfile, filter};
 use crate::clients::rude::Rude;
-use crate::oracle::OBSERVER;
+use crate::oracle::{OBSERVER, Subscription};
 use crate::rng::Rng;
 use crate::swarm::{Load, Swarm};
 use crate::world::{Event, World};
@@ -17,6 +17,10 @@ const FILTERS: [&str; 9] = ["t/#", "t/+/1", "t/2/+", "t/1/0", "t/0/0", "t/+/+", 
 const RETAINED_FILTERS: [&str; 4] = ["r/#", "r/+/0", "r/1/0", "r/2/+"];
 /// A client is in one of them at most, so that copies can be told apart.
 pub(crate) const GROUPS: [(&str, &str); 2] = [("ga", "s/#"), ("gb", "s/+/1")];
+
+/// Publications of one run, about; and filters in SUBSCRIBEs of one client: what judging costs grows with their product.
+const PUBLICATIONS_MAX: usize = 4_000;
+const WISHES_MAX: usize = 80;
 
 /// The client that sees everything: connected before all others, without faults.
 pub(crate) fn observer() -> Profile {
@@ -90,7 +94,7 @@ impl World {
         }
         for index in 0..self.swarm.rude {
             let rng = Rng::stream(seed, &format!("rude {index}"));
-            self.clients.push(Some(Client::Rude(Rude::new(self.clients.len(), rng))));
+            self.clients.push(Some(Client::Rude(Rude::new(self.clients.len(), &self.swarm.manners, rng))));
         }
         self.oracle.deliveries = vec![Vec::new(); self.clients.len() + 2];
     }
@@ -117,6 +121,9 @@ impl World {
                 Phase::Connecting { since } => polite.check_connect_timeout(world, since),
                 Phase::Up if polite.machine.is_connected() => polite.act(world),
                 Phase::Up => {}
+            }
+            if polite.storm > 0 {
+                pause = pause.min(20);
             }
             Ok(())
         });
@@ -149,6 +156,9 @@ impl World {
     }
 }
 
+/// Something a client that is connected does.
+type Action = fn(&mut Polite, &mut World, &Load);
+
 impl Polite {
     fn keep_alive(&mut self, world: &World) {
         let keep_alive = u64::from(self.profile.keep_alive_secs) * 1000;
@@ -162,22 +172,55 @@ impl Polite {
         let held = self.rng.size(0, 3);
         self.machine.release(held);
         let load = world.swarm.load.clone();
-        match self.rng.below(100) {
-            0..=44 => self.publish_burst(world, &load),
-            45..=64 => self.subscribe_some(world, &load),
-            65..=74 if load.unsubscribes => self.unsubscribe_some(world, &load),
-            75..=79 if load.disconnects => self.disconnect_somehow(world, &load),
-            80..=82 if load.takeovers => {
-                let clean = load.clean_starts && self.rng.chance(200);
-                self.connect(world, clean);
-            }
-            _ => {}
+        if self.storm > 0 {
+            self.storm -= 1;
+            return self.take_over(world, &load);
         }
+        let weights = &load.weights;
+        let actions: [(u64, Action); 6] = [
+            (weights.publish, Self::publish_burst),
+            (weights.subscribe, Self::subscribe_some),
+            (if load.unsubscribes { weights.unsubscribe } else { 0 }, Self::unsubscribe_some),
+            (if load.disconnects { weights.disconnect } else { 0 }, Self::disconnect_somehow),
+            (if load.takeovers { weights.takeover } else { 0 }, Self::take_over),
+            (weights.nothing, |_, _, _| {}),
+        ];
+        let mut drawn = self.rng.below(actions.iter().map(|(weight, _)| weight).sum());
+        for (weight, action) in actions {
+            if drawn < weight {
+                return action(self, world, &load);
+            }
+            drawn -= weight;
+        }
+    }
+
+    /// Connects anew while it is connected; in a storm, again and again.
+    fn take_over(&mut self, world: &mut World, load: &Load) {
+        if load.storms && self.storm == 0 && self.rng.chance(500) {
+            self.storm = self.rng.between(2, 12);
+        }
+        let clean = load.clean_starts && self.rng.chance(200);
+        self.connect(world, clean);
+    }
+
+    /// Subscribes to what it has just been told of: the replay meets what is still on its way.
+    pub(crate) fn race(&mut self, world: &mut World) {
+        let races = world.swarm.load.replay_races && self.profile.may_fail && !world.is_healing;
+        if !races
+            || self.wishes > WISHES_MAX
+            || self.phase != Phase::Up
+            || !self.machine.is_connected()
+            || !self.rng.chance(300)
+        {
+            return;
+        }
+        let text = *self.rng.pick(&RETAINED_FILTERS);
+        self.subscribe(world, None, filter(text, self.profile.retained_qos), None);
     }
 
     pub(crate) fn publish_burst(&mut self, world: &mut World, load: &Load) {
         // A client that is far behind waits.
-        if self.machine.unsettled_count() > 60 {
+        if self.machine.unsettled_count() > 60 || world.oracle.publications.len() > PUBLICATIONS_MAX {
             return;
         }
         let topics = if self.rng.chance(300) { 1 } else { 4 };
@@ -207,20 +250,38 @@ impl Polite {
     }
 
     pub(crate) fn subscribe_some(&mut self, world: &mut World, load: &Load) {
+        if self.wishes > WISHES_MAX {
+            return;
+        }
         let id = self.rng.chance(400).then(|| u32::from(self.rng.short(1, 400)));
+        if load.churn && load.members_leave && self.rng.chance(400) {
+            let mine = self.subscriptions(world, |s| s.group.is_some());
+            if !mine.is_empty() {
+                return self.unsubscribe(world, &mine[..1]);
+            }
+        }
+        let count = if load.filters_max > 1 { self.rng.between(1, load.filters_max) } else { 1 };
+        let filters: Vec<_> = (0..count).map(|_| self.wished(load)).collect();
+        self.subscribe_all(world, &filters, id);
+    }
+
+    /// A filter to subscribe to, and the group if it is shared.
+    fn wished(&mut self, load: &Load) -> (Option<&'static str>, SubscribeFilter<'static>) {
         let kind = self.rng.below(10);
         // What only members who are away could get goes to one of them for good: without faults all are there.
         let joins = load.shared && (self.profile.may_fail || self.profile.expiry_secs == 0);
         if kind < 2 && joins {
             let (group, text) = self.profile.group;
             let qos = *self.rng.pick(&[QoS::AtLeastOnce, QoS::ExactlyOnce]);
-            return self.subscribe(world, Some(group), filter(text, qos), id);
+            return (Some(group), filter(text, qos));
         }
         if kind < 4 && load.retained {
             let text = *self.rng.pick(&RETAINED_FILTERS);
             let retain_as_published = self.rng.chance(300);
-            let filter = SubscribeFilter { retain_as_published, ..filter(text, self.profile.retained_qos) };
-            return self.subscribe(world, None, filter, id);
+            return (
+                None,
+                SubscribeFilter { retain_as_published, ..filter(text, self.profile.retained_qos) },
+            );
         }
         let text = *self.rng.pick(&FILTERS);
         let options = SubscribeFilter {
@@ -229,22 +290,26 @@ impl Polite {
             retain_handling: *self.rng.pick(&[RetainHandling::SendAlways, RetainHandling::Never]),
             ..SubscribeFilter::new(text, *self.rng.pick(&QOS))
         };
-        self.subscribe(world, None, options, id);
+        (None, options)
+    }
+
+    /// Its subscriptions of this kind.
+    fn subscriptions(&self, world: &World, of: impl Fn(&Subscription) -> bool) -> Vec<usize> {
+        let all = world.oracle.subscriptions.iter().enumerate();
+        let mine = all.filter(|(_, s)| s.client == self.index && s.dropped.is_none() && of(s));
+        mine.map(|(index, _)| index).collect()
     }
 
     pub(crate) fn unsubscribe_some(&mut self, world: &mut World, load: &Load) {
-        let mine: Vec<usize> = world
-            .oracle
-            .subscriptions
-            .iter()
-            .enumerate()
-            .filter(|(_, s)| s.client == self.index && s.dropped.is_none())
-            .filter(|(_, s)| s.group.is_none() || load.members_leave)
-            .map(|(index, _)| index)
-            .collect();
-        if !mine.is_empty() {
-            let subscription = *self.rng.pick(&mine);
-            self.unsubscribe(world, subscription);
+        let mut mine = self.subscriptions(world, |s| s.group.is_none() || load.members_leave);
+        let mut chosen = Vec::new();
+        for _ in 0..if load.filters_max > 1 { self.rng.between(1, load.filters_max) } else { 1 } {
+            if !mine.is_empty() {
+                chosen.push(mine.swap_remove(self.rng.size(0, mine.len() - 1)));
+            }
+        }
+        if !chosen.is_empty() {
+            self.unsubscribe(world, &chosen);
         }
     }
 
@@ -260,5 +325,5 @@ impl Polite {
 }
 
 pub(crate) fn message(topic: String, qos: QoS, retain: bool, expiry: Option<u32>) -> Outgoing {
-    Outgoing { tag: 0, topic, payload: Vec::new(), qos, retain, expiry }
+    Outgoing { tag: 0, topic, payload: Vec::new(), qos, retain, expiry, properties: Vec::new() }
 }

@@ -105,6 +105,7 @@ impl Library {
             }
             let mut publication = Publication::new(&message.topic, &message.payload, message.qos);
             (publication.retain, publication.expiry) = (message.retain, message.expiry);
+            publication.properties = &message.properties;
             let packet_id =
                 client.publish(self.now, &publication).expect("connected, and the window has room");
             let tag = message.tag;
@@ -215,6 +216,8 @@ fn incoming(message: OwnedMessage) -> Incoming {
         payload: message.payload.into(),
         qos: message.qos,
         retain: message.retain,
+        dup: message.dup,
+        properties: message.properties.into(),
         ids: message.subscription_ids.into(),
         expiry: message.expiry,
     }

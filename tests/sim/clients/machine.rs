@@ -22,6 +22,8 @@ pub(crate) struct Outgoing {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) expiry: Option<u32>,
+    /// Encoded; MQTT 5 only.
+    pub(crate) properties: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -44,8 +46,11 @@ pub(crate) struct Incoming {
     pub(crate) payload: Vec<u8>,
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
+    pub(crate) dup: bool,
     pub(crate) ids: Vec<u32>,
     pub(crate) expiry: Option<u32>,
+    /// Encoded.
+    pub(crate) properties: Vec<u8>,
 }
 
 /// What the application sees.
@@ -385,6 +390,8 @@ impl Machine {
             payload: publish.payload.to_vec(),
             qos: publish.qos,
             retain: publish.retain,
+            dup: publish.dup,
+            properties: publish.properties.forward(&mut Vec::new()).to_vec(),
             ids: publish.subscription_ids.iter().map(NonZeroU32::get).collect(),
             expiry: publish.expiry,
         }));
@@ -505,7 +512,7 @@ impl Machine {
             packet_id: packet_id.map(wire),
             expiry: message.expiry,
             subscription_ids: &[],
-            properties: &[],
+            properties: &message.properties,
             payload: &message.payload,
         };
         if self.version.is_v5() {

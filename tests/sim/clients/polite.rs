@@ -101,6 +101,12 @@ pub(crate) struct Polite {
     /// Subscriptions a SUBSCRIBE or UNSUBSCRIBE is about.
     requests: BTreeMap<usize, Vec<usize>>,
     next_request: usize,
+    /// Filters it has subscribed to so far.
+    pub(crate) wishes: usize,
+    /// Takeovers still to come in a storm.
+    pub(crate) storm: u64,
+    /// A retained message came live: subscribe again at once.
+    pub(crate) races: bool,
     pub(crate) is_finished: bool,
     pub(crate) was_told_of_shutdown: bool,
 }
@@ -127,6 +133,9 @@ impl Polite {
             last_sent_ms: 0,
             requests: BTreeMap::new(),
             next_request: 0,
+            wishes: 0,
+            storm: 0,
+            races: false,
             is_finished: false,
             was_told_of_shutdown: false,
         }
@@ -168,6 +177,9 @@ impl Polite {
             connect.receive_maximum = profile.receive_maximum;
             connect.packet_size_max = profile.packet_size_max;
             connect.topic_alias_maximum = profile.topic_alias_maximum;
+            if let (Some(will), Some(tag)) = (&mut connect.will, will_tag) {
+                will.properties = MessageProperties::from_encoded(&world.oracle.publications[tag].properties);
+            }
         }
         let limits = Limits {
             receive_maximum: connect.receive_maximum.map_or(u16::MAX, NonZeroU16::get),
@@ -191,6 +203,7 @@ impl Polite {
     }
 
     fn will_publication(&self, world: &mut World, will: WillProfile) -> usize {
+        let properties = self.properties(world);
         world.oracle.publication(Publication {
             publisher: self.index,
             number: 0,
@@ -200,11 +213,21 @@ impl Polite {
             is_will: true,
             is_large: false,
             expiry: None,
+            properties,
             sent: None,
             attempts: 0,
             acked: None,
             is_ambiguous: false,
         })
+    }
+
+    /// Properties for the message that is named next; they tell messages apart.
+    fn properties(&self, world: &World) -> Vec<u8> {
+        let tag = world.oracle.publications.len();
+        if !world.swarm.load.properties || !self.profile.version.is_v5() {
+            return Vec::new();
+        }
+        oracle::properties(tag)
     }
 
     /// Publishes what `message` says, with a payload of its own; an empty one if it clears a retained message.
@@ -215,6 +238,7 @@ impl Polite {
         is_clear: bool,
         padding: usize,
     ) {
+        message.properties = self.properties(world);
         let tag = world.oracle.publication(Publication {
             publisher: self.index,
             number: 0,
@@ -224,6 +248,7 @@ impl Polite {
             is_will: false,
             is_large: padding > 0,
             expiry: message.expiry,
+            properties: message.properties.clone(),
             sent: None,
             attempts: 0,
             acked: None,
@@ -243,6 +268,38 @@ impl Polite {
         filter: SubscribeFilter<'_>,
         id: Option<u32>,
     ) {
+        self.subscribe_all(world, &[(group, filter)], id);
+    }
+
+    /// One SUBSCRIBE with several filters.
+    pub(crate) fn subscribe_all(
+        &mut self,
+        world: &mut World,
+        filters: &[(Option<&str>, SubscribeFilter<'_>)],
+        id: Option<u32>,
+    ) {
+        let about = filters.iter().map(|(group, filter)| self.wish(world, *group, *filter, id)).collect();
+        self.wishes += filters.len();
+        let tag = self.request(about);
+        let texts: Vec<String> =
+            filters.iter().map(|(group, filter)| wire_filter(*group, filter.filter)).collect();
+        let wire: Vec<SubscribeFilter<'_>> = filters
+            .iter()
+            .zip(&texts)
+            .map(|((_, filter), text)| SubscribeFilter { filter: text, ..*filter })
+            .collect();
+        world.note(format_args!("client {} subscribes {texts:?}", self.index));
+        self.machine.subscribe(tag, &wire, id);
+    }
+
+    /// Tells the oracle of one filter of a SUBSCRIBE.
+    fn wish(
+        &self,
+        world: &mut World,
+        group: Option<&str>,
+        filter: SubscribeFilter<'_>,
+        id: Option<u32>,
+    ) -> usize {
         let is_v5 = self.profile.version.is_v5();
         let step = world.step;
         for old in world.oracle.subscriptions.iter_mut() {
@@ -262,19 +319,31 @@ impl Polite {
             takes_small_only: self.profile.packet_size_max.is_some(),
             // Only if it was so all the time.
             is_durable: self.profile.expiry_secs > 0 && !world.swarm.load.changing_sessions,
+            asked: step,
             granted: None,
             dropped: None,
             is_cancelled: false,
             gone: None,
         });
-        let index = world.oracle.subscriptions.len() - 1;
-        let tag = self.request(vec![index]);
-        let text = wire_filter(group, filter.filter);
-        world.note(format_args!("client {} subscribes {text} {:?}", self.index, filter.qos));
-        self.machine.subscribe(tag, &[SubscribeFilter { filter: &text, ..filter }], id);
+        world.oracle.subscriptions.len() - 1
     }
 
-    pub(crate) fn unsubscribe(&mut self, world: &mut World, subscription: usize) {
+    /// One UNSUBSCRIBE for the filters of these subscriptions.
+    pub(crate) fn unsubscribe(&mut self, world: &mut World, subscriptions: &[usize]) {
+        let mut about = Vec::new();
+        let mut texts: Vec<String> = Vec::new();
+        for subscription in subscriptions {
+            let (text, mut same) = self.unwish(world, *subscription);
+            about.append(&mut same);
+            texts.push(text);
+        }
+        let tag = self.request(about);
+        world.note(format_args!("client {} unsubscribes {texts:?}", self.index));
+        self.machine.unsubscribe(tag, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Tells the oracle of one filter of an UNSUBSCRIBE; gives it, and the subscriptions it ends.
+    fn unwish(&self, world: &mut World, subscription: usize) -> (String, Vec<usize>) {
         let step = world.step;
         let all = &mut world.oracle.subscriptions;
         let (group, filter) = (all[subscription].group.clone(), all[subscription].filter.clone());
@@ -293,10 +362,7 @@ impl Polite {
                 }
             }
         }
-        let tag = self.request(same);
-        let text = wire_filter(group.as_deref(), &filter);
-        world.note(format_args!("client {} unsubscribes {text}", self.index));
-        self.machine.unsubscribe(tag, &[&text]);
+        (wire_filter(group.as_deref(), &filter), same)
     }
 
     fn request(&mut self, about: Vec<usize>) -> usize {
@@ -351,6 +417,7 @@ impl Polite {
     /// The connection is over.
     pub(crate) fn closed(&mut self, world: &mut World) {
         self.socket = None;
+        self.storm = 0;
         if self.may_end(world) {
             world.oracle.member_may_end(self.index);
         }
@@ -392,7 +459,10 @@ impl Polite {
                         message.retain,
                         String::from_utf8_lossy(&message.payload[..message.payload.len().min(12)])
                     ));
+                    let is_v5 = self.profile.version.is_v5();
+                    world.oracle.check_properties(&message, is_v5)?;
                     world.oracle.delivered(self.index, self.incarnation, step, &message)?;
+                    self.races |= oracle::is_retained_topic(&message.topic);
                 }
                 Happening::Sent { tag } => world.oracle.sent(tag, step),
                 Happening::Acked { tag, reason } => {
@@ -565,6 +635,9 @@ impl World {
         };
         polite.machine.set_now(self.now);
         let result = with(&mut polite, self).and_then(|()| polite.tell(self));
+        if std::mem::take(&mut polite.races) {
+            polite.race(self);
+        }
         // Answers leave at once; what is lazy is held back in the machine.
         polite.flush(self);
         let result = result.and_then(|()| polite.tell(self));
