@@ -46,9 +46,13 @@ impl Observer for Progress {
                 "connect",
                 format!("{} of {clients} ready ({}/s)", totals.ready, per_sec(totals.ready, self.last.ready)),
             ),
-            Phase::Run | Phase::Drain | Phase::Close if totals.published == 0 => {
+            Phase::Run if totals.published == 0 => {
                 ("hold", format!("{} connections held, {} died", totals.ready - totals.died, totals.died))
             }
+            Phase::Drain if totals.published == 0 => {
+                ("ask", format!("{} of {} asked clients answered", totals.alive, totals.asked))
+            }
+            Phase::Close => ("leave", format!("{} sockets open", totals.sockets)),
             Phase::Run => (
                 "run",
                 format!(
@@ -59,7 +63,7 @@ impl Observer for Progress {
                     micros(totals.p99_micros),
                 ),
             ),
-            Phase::Drain | Phase::Close => ("drain", format!("{} delivered", totals.received)),
+            Phase::Drain => ("drain", format!("{} delivered", totals.received)),
         };
         self.shown = clock::now();
         self.last = *totals;

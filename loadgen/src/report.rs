@@ -223,16 +223,7 @@ fn generator(plan: &Plan, outcome: &Outcome) -> Value {
     let busy = outcome.threads.iter().map(|thread| thread.busy).fold(0.0, f64::max);
     let waiting = outcome.threads.iter().map(|thread| thread.waiting).fold(0.0, f64::max);
     let is_open = matches!(plan.pace, Pace::Open { .. });
-    let mut reasons = Vec::new();
-    if busy >= BUSY_MAX {
-        reasons.push(format!("a thread computed {:.0} % of the time", busy * 100.0));
-    }
-    if is_open && lag.count() > 0 && lag.micros(0.99) >= LAG_MAX_MICROS {
-        reasons.push(format!(
-            "one message in a hundred was sent {:.0} us late by its own loop",
-            lag.micros(0.99)
-        ));
-    }
+    let reasons = bottleneck(busy, (is_open && lag.count() > 0).then(|| lag.micros(0.99)));
     let shares = outcome.threads.iter().map(|thread| json!({"busy": thread.busy, "waiting": thread.waiting}));
     json!({
         "cpu_secs": cpu,
@@ -246,8 +237,40 @@ fn generator(plan: &Plan, outcome: &Outcome) -> Value {
     })
 }
 
+/// Why the generator itself was the limit: the share of the time its busiest thread computed, and in an open loop how late one message
+/// in a hundred was, in microseconds. Empty if it was not.
+fn bottleneck(busy: f64, lag_p99: Option<f64>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if busy >= BUSY_MAX {
+        reasons.push(format!("a thread computed {:.0} % of the time", busy * 100.0));
+    }
+    if let Some(lag) = lag_p99.filter(|&lag| lag >= LAG_MAX_MICROS) {
+        reasons.push(format!("one message in a hundred was sent {lag:.0} us late by its own loop"));
+    }
+    reasons
+}
+
 fn merged(outcome: &Outcome, of: fn(&ThreadReport) -> &Latency) -> Latency {
     let mut all = Latency::new();
     outcome.threads.iter().for_each(|thread| all.add(of(thread)));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generator_is_the_limit_when_it_is_busy_or_late() {
+        assert_eq!(bottleneck(0.89, None), [""; 0]);
+        assert_eq!(bottleneck(0.89, Some(999.0)), [""; 0]);
+        assert_eq!(bottleneck(0.9, None), ["a thread computed 90 % of the time"]);
+        assert_eq!(
+            bottleneck(1.0, Some(1000.0)),
+            [
+                "a thread computed 100 % of the time",
+                "one message in a hundred was sent 1000 us late by its own loop"
+            ]
+        );
+    }
 }

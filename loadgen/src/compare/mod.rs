@@ -35,7 +35,7 @@ pub struct CompareArgs {
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Seconds measured in each run
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 2.0)]
     pub secs: f64,
     /// Idle clients in the memory case
     #[arg(long, default_value_t = 15_000, value_name = "N")]

@@ -40,6 +40,8 @@ const AFTERMATH: u64 = 200 * MILLISECOND;
 const CATCH_UP_MAX: u64 = SECOND;
 /// At most so long may arrivals go on after the last publish.
 const DRAIN_MAX: u64 = 60 * SECOND;
+/// And so much longer for each client: a million that are asked whether they live take a while.
+const DRAIN_A_CLIENT: u64 = MILLISECOND / 2;
 /// After the last client left, the broker has so long to give back memory.
 const SETTLE: u64 = SECOND;
 
@@ -143,9 +145,9 @@ impl Leader<'_> {
             peak = Some(self.processes.memory());
             self.drain()?;
         }
-        self.shared.enter(Phase::Close);
-        let mut threads = Vec::new();
         let end = self.shared.totals();
+        self.close();
+        let mut threads = Vec::new();
         for handle in std::mem::take(&mut self.handles) {
             threads.push(handle.join().map_err(|_| anyhow!("a thread panicked"))??);
         }
@@ -241,6 +243,7 @@ impl Leader<'_> {
         let mut last = self.shared.totals();
         let mut progress = began;
         let mut complete_since = None;
+        let clients = self.plan.topology.clients();
         // Threads publish to the end of the turn in which they hear of the new phase.
         self.wait_until(began + LOOK);
         loop {
@@ -252,12 +255,12 @@ impl Leader<'_> {
                 progress = now;
             }
             last = totals;
-            self.observer.progress(Phase::Drain, &totals, self.plan.topology.clients(), now - began, 0);
+            self.observer.progress(Phase::Drain, &totals, clients, now - began, 0);
             let complete = self.is_complete(&totals);
             complete_since = if complete { complete_since.or(Some(now)) } else { None };
             let is_over = complete_since.is_some_and(|since| now - since >= AFTERMATH)
                 || now - progress >= self.plan.drain.max(AFTERMATH)
-                || now - began >= DRAIN_MAX
+                || now - began >= DRAIN_MAX + clients * DRAIN_A_CLIENT
                 || totals.died >= totals.ready
                 || self.is_interrupted();
             if is_over {
@@ -265,6 +268,17 @@ impl Leader<'_> {
             }
             self.check_threads()?;
             self.wait_until(now + LOOK / 5);
+        }
+    }
+
+    /// Until every thread has let its clients go.
+    fn close(&mut self) {
+        self.shared.enter(Phase::Close);
+        let began = clock::now();
+        while !self.handles.iter().all(JoinHandle::is_finished) {
+            let (totals, clients) = (self.shared.totals(), self.plan.topology.clients());
+            self.observer.progress(Phase::Close, &totals, clients, clock::now() - began, 0);
+            self.wait_until(clock::now() + LOOK / 10);
         }
     }
 

@@ -7,8 +7,8 @@ use crate::clock;
 use crate::plan::Plan;
 use anyhow::Result;
 use quelea::client::Client;
+use quelea::runtime::net::Source;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -110,11 +110,11 @@ impl Worker {
     }
 
     /// Source addresses are used in turn, over all threads.
-    fn source(&self, slot: u32) -> Option<SocketAddr> {
+    fn source(&self, slot: u32) -> Option<Source> {
         let sources = &self.plan.sources;
         let nth = u64::from(slot) * u64::from(self.plan.threads) + self.index as u64;
         let source = sources.get((nth % sources.len().max(1) as u64) as usize)?;
-        Some(SocketAddr::new(*source, 0))
+        Some(Source { address: *source, ports: self.plan.limits.ports })
     }
 
     /// Gives up what takes too long.

@@ -6,18 +6,23 @@
 use anyhow::{Context, Result};
 use nix::sys::eventfd::EventFd;
 use quelea::runtime::net::{Buffer, Completion, NetRing, ReceiveBuffers, RingFd, RingOptions};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Receive buffers of a thread: 4 MiB in 4 KiB pieces, resident as far as they were ever used.
+/// Receive buffers of a thread: at least 4 MiB in 4 KiB pieces, resident as far as they were ever used.
 const BUFFERS: u16 = 1024;
+/// Receive buffers for each ring, if that is more.
+const BUFFERS_A_RING: u32 = 128;
+/// Buffers that a pool can have.
+const BUFFERS_MAX: u16 = 32_768;
 const BUFFER_SIZE: u32 = 4096;
 /// Buffers a ring gets when it opens.
 const GRANT_FIRST: usize = 32;
 const GRANT_FURTHER: usize = 4;
-/// Buffers a ring gets when it has none.
+/// Buffers a ring gets at a time when receives wait for them.
 const GRANT: usize = 32;
 
 /// The rings of one thread.
@@ -27,6 +32,10 @@ pub struct Rings {
     assigned: Vec<u32>,
     buffers: Rc<ReceiveBuffers>,
     reserve: Vec<Buffer>,
+    /// All there are, with rings, reserve and worker.
+    buffers_total: usize,
+    /// For each ring, clients whose receive found no buffer.
+    starved: Vec<VecDeque<u32>>,
     event: Arc<OwnedFd>,
     options: RingOptions,
 }
@@ -37,11 +46,22 @@ impl Rings {
     /// # Errors
     /// If the kernel refuses it.
     pub fn new(clients: u32, descriptors: u32) -> Result<Self> {
-        let (buffers, reserve) = ReceiveBuffers::new(BUFFERS, BUFFER_SIZE);
+        let rings = clients.div_ceil(descriptors.max(1));
+        let count = rings.saturating_mul(BUFFERS_A_RING).clamp(BUFFERS.into(), BUFFERS_MAX.into()) as u16;
+        let (buffers, reserve) = ReceiveBuffers::new(count, BUFFER_SIZE);
         let table = clients.next_power_of_two().clamp(64, descriptors.max(64)).min(descriptors);
         let options = RingOptions { submissions: 1024, completions: 8192, descriptors: table };
         let event = Arc::new(OwnedFd::from(EventFd::new().context("no event descriptor")?));
-        let mut rings = Self { rings: Vec::new(), assigned: Vec::new(), buffers, reserve, event, options };
+        let mut rings = Self {
+            rings: Vec::new(),
+            assigned: Vec::new(),
+            buffers_total: reserve.len(),
+            buffers,
+            reserve,
+            starved: Vec::new(),
+            event,
+            options,
+        };
         rings.open()?;
         Ok(rings)
     }
@@ -61,6 +81,7 @@ impl Rings {
         }
         self.rings.push(ring);
         self.assigned.push(0);
+        self.starved.push(VecDeque::new());
         Ok(())
     }
 
@@ -107,16 +128,27 @@ impl Rings {
         Rc::clone(&self.buffers)
     }
 
-    /// `ring` has no buffers: it gets some from the reserve, or from the ring that has most.
-    pub fn feed(&mut self, ring: usize) {
-        for buffer in self.reserve.drain(self.reserve.len().saturating_sub(GRANT)..) {
+    /// The receive of the client in `slot` found no buffer on `ring`: it waits for one. To ask again at once would fail again, and with
+    /// thousands who do so the ring does nothing else.
+    pub fn starve(&mut self, ring: usize, slot: u32) {
+        self.starved[ring].push_back(slot);
+    }
+
+    /// A client of `ring` that waited for a buffer, if there is one for it now; `taken` are promised to others.
+    pub fn next_starved(&mut self, ring: usize, taken: usize) -> Option<u32> {
+        let missing = (self.starved[ring].len() + taken).saturating_sub(self.rings[ring].published().into());
+        for buffer in self.reserve.drain(self.reserve.len().saturating_sub(missing.min(GRANT))..) {
             self.rings[ring].publish(buffer);
         }
+        if usize::from(self.rings[ring].published()) <= taken {
+            return None;
+        }
+        self.starved[ring].pop_front()
     }
 
     /// A buffer was read: back to `ring`, or to the reserve if `ring` has plenty and others may need it.
     pub fn publish(&mut self, ring: usize, buffer: Buffer) {
-        let plenty = usize::from(BUFFERS) / self.rings.len();
+        let plenty = self.buffers_total / self.rings.len();
         if self.rings.len() > 1 && usize::from(self.rings[ring].published()) >= plenty {
             self.reserve.push(buffer);
         } else {

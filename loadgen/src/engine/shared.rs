@@ -36,7 +36,7 @@ pub struct Shared {
     pub threads: Box<[ThreadShared]>,
 }
 
-/// One thread's part. All counters only grow.
+/// One thread's part. Counters only grow, but for `sockets`.
 #[derive(Default, Debug)]
 #[repr(align(128))]
 pub struct ThreadShared {
@@ -53,6 +53,8 @@ pub struct ThreadShared {
     /// Idle clients that were asked, and those that answered.
     pub asked: AtomicU64,
     pub alive: AtomicU64,
+    /// Sockets that are open now: the one number here that falls.
+    pub sockets: AtomicU64,
     pub published: AtomicU64,
     pub acknowledged: AtomicU64,
     /// Deliveries, each counted once.
@@ -70,6 +72,7 @@ pub struct Totals {
     pub died: u64,
     pub asked: u64,
     pub alive: u64,
+    pub sockets: u64,
     pub published: u64,
     pub acknowledged: u64,
     pub received: u64,
@@ -122,6 +125,7 @@ impl Shared {
             died: sum(|thread| &thread.died),
             asked: sum(|thread| &thread.asked),
             alive: sum(|thread| &thread.alive),
+            sockets: sum(|thread| &thread.sockets),
             published: sum(|thread| &thread.published),
             acknowledged: sum(|thread| &thread.acknowledged),
             received: sum(|thread| &thread.received),

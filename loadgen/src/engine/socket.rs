@@ -13,7 +13,7 @@ use quelea::runtime::net::{Buffer, Descriptor, Ended};
 
 /// How long clients that said good-bye wait for the broker to close, which leaves the broker with the sockets in TIME_WAIT.
 const LEAVING_MAX: u64 = SECOND;
-/// After it, everything is closed, and what is left is left to the kernel so much later.
+/// After it everything is closed; when no socket was closed for so long, the rest is left to the kernel.
 const CLOSING_MAX: u64 = SECOND;
 
 /// Idle clients asked, or clients that leave, in one turn.
@@ -145,14 +145,7 @@ impl Worker {
             return self.try_close(slot);
         }
         match ended {
-            Ended::NoBuffers => {
-                connection.receiving = true;
-                let descriptor = connection.descriptor;
-                if self.rings.at(ring).published() == 0 {
-                    self.rings.feed(ring);
-                }
-                self.rings.at(ring).receive_multishot(id(slot), descriptor);
-            }
+            Ended::NoBuffers => self.rings.starve(ring, slot),
             Ended::Closed if connection.stage.is_setup() => {
                 let waits_for = connection.stage.waits_for();
                 self.end(slot, format!("closed by the broker instead of {waits_for}"));
@@ -160,6 +153,19 @@ impl Worker {
             Ended::Closed => self.end(slot, "closed by the broker".to_owned()),
             Ended::Cancelled => self.end(slot, "cancelled".to_owned()),
             Ended::Failed(error) => self.end(slot, format!("receive: {}", error.desc())),
+        }
+    }
+
+    /// Clients whose receive found no buffer receive again, as many as there are buffers now.
+    pub(super) fn feed(&mut self, ring: usize) {
+        let mut taken = 0;
+        while let Some(slot) = self.rings.next_starved(ring, taken) {
+            let connection = &mut self.connections[slot as usize];
+            if connection.open && connection.stage != Stage::Gone {
+                taken += 1;
+                connection.receiving = true;
+                self.rings.at(ring).receive_multishot(id(slot), connection.descriptor);
+            }
         }
     }
 
@@ -245,21 +251,31 @@ impl Worker {
             connection.client.disconnect(ReasonCode::Success);
             self.touch(slot as u32);
         }
+        if self.rounds < end || self.sockets < self.leaving {
+            self.left_at = self.now;
+            self.leaving = self.sockets;
+        }
         self.rounds = end;
-        if end == self.connections.len() && self.now - self.phase_since > LEAVING_MAX {
+        if self.said_good_bye() && self.now - self.left_at > LEAVING_MAX && !self.closing {
+            self.closing = true;
+            self.left_at = self.now;
             for slot in 0..self.connections.len() {
                 if self.connections[slot].stage == Stage::Leaving {
                     self.end(slot as u32, String::new());
                 }
             }
         }
-        end < self.connections.len()
+        !self.said_good_bye()
+    }
+
+    fn said_good_bye(&self) -> bool {
+        self.rounds == self.connections.len()
     }
 
     /// Whether every socket is closed, or had long enough to.
     pub(super) fn has_left(&self) -> bool {
-        let everybody = self.rounds == self.connections.len();
         debug_assert!(self.phase == Phase::Close, "nobody leaves before");
-        everybody && (self.sockets == 0 || self.now - self.phase_since > LEAVING_MAX + CLOSING_MAX)
+        let is_stuck = self.closing && self.now - self.left_at > CLOSING_MAX;
+        self.said_good_bye() && (self.sockets == 0 || is_stuck)
     }
 }

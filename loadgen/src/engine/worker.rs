@@ -50,8 +50,11 @@ pub struct Worker {
     /// Nanoseconds of the monotonic clock, read several times a turn.
     pub(super) now: u64,
     pub(super) phase: Phase,
-    /// When the phase began.
-    pub(super) phase_since: u64,
+    /// Sockets when the last one was closed in the end, and when that was.
+    pub(super) leaving: usize,
+    pub(super) left_at: u64,
+    /// Those who were waited for in the end are waited for no longer.
+    pub(super) closing: bool,
     next_tick: u64,
     next_second: u64,
     /// The next client whose timers are looked at.
@@ -88,7 +91,9 @@ impl Worker {
             payload: Vec::new(),
             now,
             phase: Phase::Prepare,
-            phase_since: now,
+            leaving: usize::MAX,
+            left_at: now,
+            closing: false,
             next_tick: now,
             next_second: now,
             scan: 0,
@@ -141,6 +146,7 @@ impl Worker {
             for completion in completions.drain(..) {
                 self.on_completion(ring, completion);
             }
+            self.feed(ring);
         }
         self.completions = completions;
         self.now = clock::now();
@@ -195,7 +201,6 @@ impl Worker {
             self.finish_publishing();
         }
         self.phase = phase;
-        self.phase_since = self.now;
         self.rounds = 0;
     }
 
@@ -245,6 +250,7 @@ impl Worker {
         own.published.store(self.schedule.published, Ordering::Release);
         own.acknowledged.store(counts.acknowledged, Ordering::Release);
         own.received.store(counts.received, Ordering::Release);
+        own.sockets.store(self.sockets as u64, Ordering::Relaxed);
         for (thread, bell) in self.roles.bells.iter_mut().enumerate() {
             if !mem::take(bell) || thread == self.index {
                 continue;

@@ -92,3 +92,18 @@ fn the_real_broker_keeps_its_promises() {
         assert_eq!(rss.is_some_and(|rss| rss > 1 << 20), !cost.is_empty(), "{args}: {}", run.report);
     }
 }
+
+#[test]
+fn the_generator_says_when_it_was_the_limit() {
+    let broker = Broker::start(1);
+    let limited = |args: &str| {
+        let run = run(broker.address, args);
+        let generator = &run.report["generator"];
+        (generator["was_bottleneck"].as_bool(), generator["bottleneck"].to_string())
+    };
+    // No thread makes so many messages.
+    let (was, why) = limited("pair --clients 2 --threads 1 --rate 50000000 --secs 0.3 --warmup 0");
+    assert_eq!(was, Some(true));
+    assert!(why.contains("late by its own loop"), "{why}");
+    assert_eq!(limited("conn --clients 10 --secs 0.3"), (Some(false), "[]".to_owned()));
+}

@@ -32,6 +32,7 @@ mod tests;
 
 pub use buffers::{Buffer, ReceiveBuffers};
 pub use completion::{Completion, Ended};
+pub use connect::Source;
 pub use ring::{Descriptor, NetRing, RingFd, RingOptions};
 pub use send::SendId;
 pub use tag::INDEX_END;

@@ -344,20 +344,21 @@ fn connects_from_a_source_address_and_reports_refusal() {
     let mut bench = Bench::new();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let to = listener.local_addr().unwrap();
-    let from: SocketAddr = "127.0.0.5:0".parse().unwrap();
+    let from = Source { address: "127.0.0.5".parse().unwrap(), ports: (40_000, 40_009) };
     bench.ring.connect(A, to, Some(from));
     let Completion::Connected { connection: A, result: Ok(descriptor) } = bench.next() else {
         panic!("connected")
     };
     let (mut server, peer) = listener.accept().unwrap();
-    assert_eq!(peer.ip(), from.ip());
+    assert_eq!(peer.ip(), from.address);
+    assert!((40_000..=40_009).contains(&peer.port()), "{peer}");
     bench.ring.receive(A, descriptor);
     server.write_all(b"hi").unwrap();
     assert_eq!(bench.received().0, b"hi");
     bench.ring.close(descriptor);
 
     // Not an address of this machine: the bind fails, the linked connect never starts.
-    bench.ring.connect(A, to, Some("192.0.2.1:0".parse().unwrap()));
+    bench.ring.connect(A, to, Some(Source { address: "192.0.2.1".parse().unwrap(), ..from }));
     assert!(matches!(bench.next(), Completion::Connected { result: Err(Errno::EADDRNOTAVAIL), .. }));
     drop(listener);
     bench.ring.connect(A, to, None);
