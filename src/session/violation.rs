@@ -78,7 +78,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// What the client is told: in CONNACK before it was accepted, in DISCONNECT after that.
+    /// What the client is told in DISCONNECT, and in CONNACK if [`connack_reason`](Self::connack_reason) does not know better.
     #[must_use]
     pub fn reason(self) -> ReasonCode {
         match self {
@@ -107,6 +107,16 @@ impl Violation {
         }
     }
 
+    /// The reason as CONNACK can give it: that the server is leaving has a code of its own in DISCONNECT only.
+    #[must_use]
+    pub fn connack_reason(self) -> ReasonCode {
+        match self {
+            // [MQTT-3.2.2-8]
+            Self::ShuttingDown => ReasonCode::ServerUnavailable,
+            _ => self.reason(),
+        }
+    }
+
     /// Whether a client of this version that breaks this rule before CONNECT was accepted is answered at all. Who did not speak
     /// MQTT is not, and before MQTT 5 there is no return code for what is malformed.
     #[must_use]
@@ -128,5 +138,34 @@ impl Violation {
     #[must_use]
     pub fn is_logged(self) -> bool {
         !matches!(self, Self::TakenOver | Self::KeepAliveTimeout | Self::ShuttingDown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{self, ConnAck, Frame, Packet, Sender};
+
+    #[test]
+    fn connack_can_say_why() {
+        for violation in [
+            Violation::Malformed(Malformed::UnsupportedProtocolVersion),
+            Violation::Malformed(Malformed::VariableByteIntegerNotMinimal),
+            Violation::Malformed(Malformed::PropertyNotAllowed),
+            Violation::ClientIdentifier,
+            Violation::AuthenticationMethod,
+            Violation::BadCredentials,
+            Violation::NotAuthorized,
+            Violation::WillTopic,
+            Violation::Quota,
+            Violation::ShuttingDown,
+        ] {
+            assert!(violation.is_answered_before_connect(Version::V5), "{violation}");
+            let mut bytes = Vec::new();
+            ConnAck::new(false, violation.connack_reason()).encode(Version::V5, &mut bytes);
+            let Ok(Frame::Complete(raw)) = codec::frame(&bytes, u32::MAX) else { panic!("{violation}") };
+            let packet = codec::decode(raw, Version::V5, Sender::Server);
+            assert!(matches!(packet, Ok(Packet::ConnAck(_))), "{violation}: {packet:?}");
+        }
     }
 }

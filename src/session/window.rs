@@ -158,12 +158,18 @@ impl<T> Window<T> {
     }
 
     /// PUBCOMP: settles a released delivery. `None`: there is none.
-    pub fn pubcomp(&mut self, packet_id: PacketId) -> Option<Entry<T>> {
-        let index = self.position_sent(packet_id)?;
-        if self.entries[index].stage != Stage::Released {
-            return None;
+    ///
+    /// # Errors
+    /// [`Violation::AckOfWrongQos`] if the delivery is QoS 1.
+    pub fn pubcomp(&mut self, packet_id: PacketId) -> Result<Option<Entry<T>>, Violation> {
+        let Some(index) = self.position_sent(packet_id) else { return Ok(None) };
+        if self.entries[index].qos != QoS::ExactlyOnce {
+            return Err(Violation::AckOfWrongQos);
         }
-        self.take(index)
+        if self.entries[index].stage != Stage::Released {
+            return Ok(None);
+        }
+        Ok(self.take(index))
     }
 
     /// All entries, in order.
@@ -242,11 +248,11 @@ mod tests {
     fn qos_2_goes_through_released() {
         let mut window = Window::default();
         let a = window.begin(QoS::ExactlyOnce, Some('a'));
-        assert!(window.pubcomp(a).is_none(), "PUBCOMP before PUBREC settles nothing");
+        assert!(matches!(window.pubcomp(a), Ok(None)), "PUBCOMP before PUBREC settles nothing");
         assert_eq!(window.pubrec(a), Ok(Some(Some('a'))));
         assert_eq!(window.pubrec(a), Ok(Some(None)));
         assert_eq!(window.in_flight(), 1);
-        assert!(window.pubcomp(a).is_some());
+        assert!(matches!(window.pubcomp(a), Ok(Some(_))));
         assert_eq!(window.in_flight(), 0);
         assert_eq!(window.pubrec(a), Ok(None));
     }
@@ -258,6 +264,7 @@ mod tests {
         let two = window.begin(QoS::ExactlyOnce, Some(()));
         assert_eq!(window.pubrec(one), Err(Violation::AckOfWrongQos));
         assert!(matches!(window.puback(two), Err(Violation::AckOfWrongQos)));
+        assert!(matches!(window.pubcomp(one), Err(Violation::AckOfWrongQos)));
         assert!(window.pubrec_refused(two).unwrap().is_some());
         assert_eq!(window.in_flight(), 1);
     }

@@ -91,7 +91,7 @@ impl Shard {
         let version = connection.version;
         match connection.phase {
             Phase::Connecting(_) if violation.is_answered_before_connect(version) => {
-                let answer = ConnAck::new(false, violation.reason());
+                let answer = ConnAck::new(false, violation.connack_reason());
                 answer.encode(version, self.links.out(slot).bytes_mut());
             }
             Phase::Established { .. } if version.is_v5() => {

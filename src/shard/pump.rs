@@ -147,12 +147,12 @@ impl Shard {
     }
 
     /// PUBCOMP settles a QoS 2 delivery.
-    pub(super) fn on_pubcomp(&mut self, session: u32, ack: &Ack<'_>) {
-        if let Some(entry) =
-            self.outgoing(session).and_then(|outgoing| outgoing.window.pubcomp(ack.packet_id))
-        {
+    pub(super) fn on_pubcomp(&mut self, session: u32, ack: &Ack<'_>) -> Result<(), Violation> {
+        let Some(outgoing) = self.outgoing(session) else { return Ok(()) };
+        if let Some(entry) = outgoing.window.pubcomp(ack.packet_id)? {
             self.settled(session, ReasonCode::Success, entry.item);
         }
+        Ok(())
     }
 
     fn outgoing(&mut self, session: u32) -> Option<&mut super::sessions::Outgoing> {

@@ -158,7 +158,7 @@ impl Shard {
             Packet::PubAck(ack) => self.on_puback(session, &ack)?,
             Packet::PubRec(ack) => self.on_pubrec(slot, session, &ack)?,
             Packet::PubRel(ack) => self.on_pubrel(slot, session, &ack),
-            Packet::PubComp(ack) => self.on_pubcomp(session, &ack),
+            Packet::PubComp(ack) => self.on_pubcomp(session, &ack)?,
             Packet::Subscribe(subscribe) => self.on_subscribe(slot, session, &subscribe)?,
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(slot, session, &unsubscribe),
             Packet::PingReq => {

@@ -5,9 +5,11 @@
 //! specification and not from `quelea::codec`: a mistake in the codec cannot hide itself.
 
 mod canon;
+mod gaps;
 mod ledger;
 mod packet;
 mod property;
+mod property_matrix;
 mod run;
 mod statement;
 mod token;
@@ -55,6 +57,19 @@ fn ledger() {
 #[test]
 fn vectors_are_well_formed() {
     run::check_lines();
+}
+
+#[test]
+fn every_packet_has_vectors() {
+    let missing = gaps::missing();
+    assert!(missing.is_empty(), "\n{}\n", missing.join("\n"));
+}
+
+#[test]
+fn every_property_is_tried() {
+    let (count, mistakes) = property_matrix::run();
+    assert!(mistakes.is_empty(), "\n{}\n", mistakes.join("\n"));
+    assert!(count > 1_500, "only {count} combinations");
 }
 
 #[test]

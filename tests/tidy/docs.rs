@@ -39,6 +39,10 @@ fn is_declared(tree: &Tree, path: &str) -> bool {
     {
         return true;
     }
+    // A test may lie in the folder of another package: the fuzz targets are replayed where they are fuzzed.
+    if tree.text("Cargo.toml").contains(&format!("\"{path}\"")) {
+        return true;
+    }
     // `benches/x.rs` needs no path when a target of that name exists.
     let stem = name.strip_suffix(".rs").unwrap_or(name);
     if folder.ends_with("benches") && manifest.contains(&format!("name = \"{stem}\"")) {

@@ -1,0 +1,14 @@
+//! The `session` target under libFuzzer; what it does is in `../session.rs`.
+
+#![no_main]
+
+#[path = "../session.rs"]
+mod session;
+#[path = "../input.rs"]
+mod input;
+#[path = "../peer.rs"]
+mod peer;
+#[path = "../world.rs"]
+mod world;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| session::run(data));
