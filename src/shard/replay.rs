@@ -43,12 +43,19 @@ pub(super) struct Replay {
     cursor: Option<Box<Cursor>>,
     batch: VecDeque<Arc<Message>>,
     noted: HashSet<u64>,
-    /// Live messages that wait for the end, once too many topics were noted.
-    parked: Vec<Parked>,
+    /// Too many topics were noted: live messages wait for the end.
     parking: bool,
 }
 
-/// A live message that waits for the end of a replay.
+/// A session's live messages that wait for replays, in order.
+#[derive(Debug, Default)]
+pub(super) struct Parking {
+    parked: Vec<Parked>,
+    /// Of `parked`: what comes after them has to wait too.
+    topics: HashSet<u64>,
+}
+
+/// One of them.
 #[derive(Debug)]
 struct Parked {
     target: Target,
@@ -77,7 +84,6 @@ impl Shard {
             cursor: Some(Box::default()),
             batch: VecDeque::new(),
             noted: HashSet::new(),
-            parked: Vec::new(),
             parking: false,
         };
         let token = self.replays.insert(replay);
@@ -237,10 +243,18 @@ impl Shard {
         self.deliver_now(session.slot, &target, &mut routing, None);
     }
 
-    /// Delivers what waited for a replay that is over. Other replays of the session treat it as any live message: what they
-    /// have of its topic is older.
-    fn deliver_parked(&mut self, session: SessionId, parked: Vec<Parked>) {
-        for Parked { target, message, group } in parked {
+    /// A replay of the session is over: delivers what waits, if no other replay holds it back. Those that run treat it as any
+    /// live message: what they have of its topic is older.
+    fn deliver_parked(&mut self, session: SessionId) {
+        let Some(entry) = self.sessions.get_mut(session) else { return };
+        let Some(extra) = &mut entry.extra else { return };
+        let is_parking = |slot: &u32| self.replays.at(*slot).is_some_and(|replay| replay.parking);
+        if extra.replays.iter().any(is_parking) {
+            return;
+        }
+        let Some(parking) = extra.parking.take() else { return };
+        entry.drop_empty_extra();
+        for Parked { target, message, group } in parking.parked {
             if self.sessions.get_mut(session).is_none() {
                 return;
             }
@@ -283,6 +297,8 @@ impl Shard {
             return false;
         };
         let message = routing.message;
+        let mut parks =
+            extra.parking.as_ref().is_some_and(|parking| parking.topics.contains(&routing.topic_hash));
         for slot in &extra.replays {
             let Some(replay) = self.replays.at_mut(*slot) else { continue };
             if replay.what.vhost != message.head.vhost || !matches(&replay.what.filter, message.topic) {
@@ -295,31 +311,37 @@ impl Shard {
                     replay.parking |= !replay.noted.contains(&routing.topic_hash);
                 }
             }
-            if replay.parking {
-                let message = routing.share();
-                replay.parked.push(Parked { target: target.clone(), message, group });
-                return true;
-            }
+            parks |= replay.parking;
         }
-        false
+        if parks && let Some(entry) = self.sessions.at_mut(session) {
+            let parking = entry.extra().parking.get_or_insert_default();
+            parking.topics.insert(routing.topic_hash);
+            let message = routing.share();
+            parking.parked.push(Parked { target: target.clone(), message, group });
+        }
+        parks
     }
 
     fn finish_replay(&mut self, token: (u32, u32)) {
         let Some(replay) = self.replays.remove(token.0, token.1) else { return };
         self.unlist_replay(replay.session.slot, token.0);
-        self.deliver_parked(replay.session, replay.parked);
+        self.deliver_parked(replay.session);
     }
 
     /// The session ends: what waited for a replay and came through a group goes to another member.
     pub(super) fn cancel_replays(&mut self, session: u32) {
-        let extra = self.sessions.at_mut(session).and_then(|entry| entry.extra.as_mut());
-        for slot in extra.map(|extra| std::mem::take(&mut extra.replays)).unwrap_or_default() {
-            let Some(generation) = self.replays.generation_at(slot) else { continue };
-            let parked = self.replays.remove(slot, generation).map(|replay| replay.parked);
-            for Parked { message, group, .. } in parked.unwrap_or_default() {
-                if let Some(group) = group {
-                    self.return_to_group(group, message);
-                }
+        let Some(extra) = self.sessions.at_mut(session).and_then(|entry| entry.extra.as_mut()) else {
+            return;
+        };
+        let parking = extra.parking.take();
+        for slot in std::mem::take(&mut extra.replays) {
+            if let Some(generation) = self.replays.generation_at(slot) {
+                self.replays.remove(slot, generation);
+            }
+        }
+        for Parked { message, group, .. } in parking.map(|parking| parking.parked).unwrap_or_default() {
+            if let Some(group) = group {
+                self.return_to_group(group, message);
             }
         }
     }
@@ -332,7 +354,7 @@ impl Shard {
             if is_it && let Some(generation) = self.replays.generation_at(slot) {
                 self.unlist_replay(session, slot);
                 if let Some(replay) = self.replays.remove(slot, generation) {
-                    self.deliver_parked(replay.session, replay.parked);
+                    self.deliver_parked(replay.session);
                 }
             }
         }
@@ -340,7 +362,8 @@ impl Shard {
 
     /// Messages of shared subscriptions that wait for replays.
     pub(super) fn parked_for_groups(&self) -> u64 {
-        let parked = self.replays.iter().flat_map(|(_, _, replay)| &replay.parked);
+        let extras = self.sessions.iter().filter_map(|(_, session)| session.extra.as_ref());
+        let parked = extras.filter_map(|extra| extra.parking.as_ref()).flat_map(|parking| &parking.parked);
         parked.filter(|parked| parked.group.is_some()).count() as u64
     }
 

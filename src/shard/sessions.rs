@@ -1,5 +1,6 @@
 //! Sessions of one shard, and the index from client identifiers to them.
 
+use super::replay::Parking;
 use crate::base::{HashKey, Mono, QoS, SessionId, ShardId, Slab, Version, VhostId};
 use crate::queue::{Item, SessionQueue};
 use crate::route::{FilterId, SubscriptionOptions};
@@ -71,6 +72,8 @@ pub(super) struct Extra {
     /// Slots of retained replays that run.
     pub(super) replays: Vec<u32>,
     pub(super) offline: Option<Offline>,
+    /// Live messages that wait for replays.
+    pub(super) parking: Option<Box<Parking>>,
 }
 
 /// A session's part in a shared subscription.
@@ -108,8 +111,12 @@ impl Session {
 
     /// Gives back the memory of what few sessions have, when this one has none of it any more.
     pub(super) fn drop_empty_extra(&mut self) {
-        let is_empty =
-            |extra: &Extra| extra.shared.is_empty() && extra.replays.is_empty() && extra.offline.is_none();
+        let is_empty = |extra: &Extra| {
+            extra.shared.is_empty()
+                && extra.replays.is_empty()
+                && extra.offline.is_none()
+                && extra.parking.is_none()
+        };
         if self.extra.as_deref().is_some_and(is_empty) {
             self.extra = None;
         }

@@ -83,6 +83,35 @@ fn unsubscribing_loses_nothing_that_another_filter_matched() {
     assert!(got.contains(&"r/a new".to_string()), "{got:?}");
 }
 
+#[test]
+fn what_waits_for_several_replays_stays_in_order() {
+    let budgets =
+        Budgets { replay_batch: 1, replay_noted_max: 1, replay_queue_high: 1, ..Budgets::default() };
+    let mut world = World::new(1, &Options { budgets, ..Options::default() });
+    let publisher = world.connect(0, Version::V5, "publisher");
+    for topic in ["r/1/a", "r/1/b", "r/1/c", "r/1/d", "r/2/c"] {
+        world.publish(publisher, topic, "old", QoS::AtLeastOnce, 1, true);
+    }
+    let mut connect = Connect::new(Version::V5, "subscriber", true, 0);
+    connect.receive_maximum = NonZeroU16::new(1);
+    let subscriber = world.connect_with(0, &connect);
+    world.take(subscriber);
+    for filter in ["r/1/#", "r/#"] {
+        let mut bytes = Vec::new();
+        let filter = SubscribeFilter::new(filter, QoS::AtLeastOnce);
+        codec::encode_subscribe(packet_id(7), None, &[filter], Version::V5, &mut bytes);
+        world.send(subscriber, &bytes);
+    }
+    // The second replay has no room for another topic after the first of these, the first one after the second.
+    for (topic, payload) in [("r/2/c", "new"), ("r/1/a", "first"), ("r/1/b", "new"), ("r/1/a", "second")] {
+        world.publish(publisher, topic, payload, QoS::AtLeastOnce, 1, true);
+    }
+    unsubscribe(&mut world, subscriber, "r/#");
+    let got = drain(&mut world, subscriber);
+    let at = |what: &str| got.iter().position(|line| line == what);
+    assert!(at("r/1/a first").is_some() && at("r/1/a first") < at("r/1/a second"), "{got:?}");
+}
+
 /// A member of a shared subscription for whom a message waits behind a replay, and another member.
 fn parked_member() -> (World, usize, usize) {
     let (mut world, publisher, subscriber) = slow_world();
