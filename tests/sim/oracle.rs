@@ -100,7 +100,7 @@ pub(crate) struct Oracle {
     pub(crate) newest_live: BTreeMap<(usize, String), usize>,
     /// Members of shared subscriptions whose session has ended.
     pub(crate) ended_members: usize,
-    /// QoS 0 messages wait for clients that are away.
+    /// QoS 0 messages may wait: for clients that are away, or for replays.
     pub(crate) queues_qos0: bool,
     /// Full queues refuse: a refusal that is lost on the way to the publisher ends the exchange on one side only, and some
     /// queue may have taken the message.

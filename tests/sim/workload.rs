@@ -38,6 +38,7 @@ pub(crate) fn observer() -> Profile {
         will: None,
         group: GROUPS[0],
         retained_qos: QoS::ExactlyOnce,
+        retained_as_published: false,
         may_fail: false,
     }
 }
@@ -75,6 +76,7 @@ pub(crate) fn profile(index: usize, swarm: &Swarm, rng: &mut Rng) -> Profile {
         }),
         group: *rng.pick(&GROUPS),
         retained_qos: *rng.pick(&QOS),
+        retained_as_published: rng.chance(300),
         may_fail: true,
     }
 }
@@ -215,7 +217,9 @@ impl Polite {
             return;
         }
         let text = *self.rng.pick(&RETAINED_FILTERS);
-        self.subscribe(world, None, filter(text, self.profile.retained_qos), None);
+        let retain_as_published = self.profile.retained_as_published;
+        let filter = SubscribeFilter { retain_as_published, ..filter(text, self.profile.retained_qos) };
+        self.subscribe(world, None, filter, None);
     }
 
     pub(crate) fn publish_burst(&mut self, world: &mut World, load: &Load) {
@@ -277,7 +281,7 @@ impl Polite {
         }
         if kind < 4 && load.retained {
             let text = *self.rng.pick(&RETAINED_FILTERS);
-            let retain_as_published = self.rng.chance(300);
+            let retain_as_published = self.profile.retained_as_published;
             return (
                 None,
                 SubscribeFilter { retain_as_published, ..filter(text, self.profile.retained_qos) },

@@ -84,8 +84,13 @@ impl World {
         let shards: Vec<Shard> =
             (0..count).map(|id| Shard::new(swarm.options.clone(), ShardId(id), count, key, now)).collect();
         let queue = &swarm.options.queue;
-        let oracle =
-            Oracle { queues_qos0: queue.queue_qos0_offline, refuses: swarm.refuses(), ..Oracle::default() };
+        // Live messages wait for replays that have noted too many topics; what waited may come after UNSUBACK. [MQTT-3.10.4-2]
+        let parks = swarm.options.budgets.replay_noted_max < 100;
+        let oracle = Oracle {
+            queues_qos0: queue.queue_qos0_offline || parks,
+            refuses: swarm.refuses(),
+            ..Oracle::default()
+        };
         Self {
             fresh_memory: shards[0].memory(),
             is_awake: vec![false; shards.len()],

@@ -43,6 +43,8 @@ pub(crate) struct Profile {
     pub(crate) group: (&'static str, &'static str),
     /// All its subscriptions to retained topics have this QoS, so that order is kept between them.
     pub(crate) retained_qos: QoS,
+    /// All of them have Retain As Published, or none: replays can be told from live messages then.
+    pub(crate) retained_as_published: bool,
     pub(crate) may_fail: bool,
 }
 
