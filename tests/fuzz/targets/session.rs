@@ -2,12 +2,12 @@
 
 #![no_main]
 
-#[path = "../session.rs"]
-mod session;
 #[path = "../input.rs"]
 mod input;
 #[path = "../peer.rs"]
 mod peer;
+#[path = "../session.rs"]
+mod session;
 #[path = "../world.rs"]
 mod world;
 

@@ -2,9 +2,9 @@
 
 #![no_main]
 
-#[path = "../trie.rs"]
-mod trie;
 #[path = "../input.rs"]
 mod input;
+#[path = "../trie.rs"]
+mod trie;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| trie::run(data));
