@@ -30,7 +30,7 @@
 //! | [`client`] | an MQTT client machine, for tests, simulation and load |
 //! | [`shard`] | one core's whole broker: `handle_*` in, `poll_*` out |
 //! | [`config`] | the `rabbitmq.conf` dialect to one validated configuration |
-//! | [`admin`] | queries and replies |
+//! | [`admin`] | queries and replies: queues, metrics text, JSON views |
 //! | `runtime` | the only place with glommio, io_uring, sockets, files, clocks and threads (feature `runtime`) |
 //!
 //! # The way of a message
@@ -61,6 +61,8 @@
 //! - **Bad input ends one connection**, with the reason code its version has; memory for a packet grows with the bytes that
 //!   arrived, not with the length it announced.
 //! - **One table from violation to reason code**: [`session::Violation`]. Versions are a value, not a copy of the code.
+//! - **Nobody waits for who watches.** Counting is plain additions in the shard's own memory; sums over sessions are made when the
+//!   control thread asks, in steps between other work; questions and answers pass through rings of a fixed size.
 //! - **Everything over what peers choose is hashed under a key** drawn by the runtime.
 //!
 //! # Where this differs from the first design

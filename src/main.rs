@@ -30,8 +30,8 @@ fn main() -> ExitCode {
         Err(errors) => return refuse(&errors),
     };
     log_to_stderr(config.log_level);
-    let Config { listeners, shards, data_dir, shard: options, .. } = config;
-    match runtime::run(RunConfig { listeners, shards, data_dir, options }) {
+    let Config { listeners, http, shards, data_dir, shard: options, .. } = config;
+    match runtime::run(RunConfig { listeners, http, shards, data_dir, options }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&[format!("{error:#}")]),
     }

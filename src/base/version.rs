@@ -13,10 +13,23 @@ pub enum Version {
 }
 
 impl Version {
+    /// Every version.
+    pub const ALL: [Self; 3] = [Self::V310, Self::V311, Self::V5];
+
     /// Whether packets carry properties and reason codes.
     #[must_use]
     pub fn is_v5(self) -> bool {
         self == Self::V5
+    }
+
+    /// Its place among all versions: 0 to 2, for tables.
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::V310 => 0,
+            Self::V311 => 1,
+            Self::V5 => 2,
+        }
     }
 
     /// The protocol level byte of CONNECT.

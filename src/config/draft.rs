@@ -5,9 +5,9 @@ use super::error::{Error, Place, Problem, quotable};
 use super::keys::{self, Form};
 use super::level::LogLevel;
 use super::slot::Slot;
-use super::{Config, Machine, value};
+use super::{Config, HttpListener, Machine, value};
 use crate::shard;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// MQTT's registered port, listened on unless a listener is configured.
@@ -29,6 +29,11 @@ pub(super) struct Draft {
     /// All but the listeners is its field here.
     pub(super) config: Config,
     listeners: Vec<Listener>,
+    /// `quelea.http`.
+    pub(super) http: Option<SocketAddr>,
+    /// `prometheus.tcp.port` and `prometheus.tcp.ip`.
+    pub(super) prometheus_port: Option<u16>,
+    pub(super) prometheus_ip: IpAddr,
     /// Where each key of the table was set last.
     origins: Vec<Origin>,
 }
@@ -59,12 +64,20 @@ impl Draft {
             machine.memory_bytes.map(|bytes| (bytes / 5 * 3).max(MEMORY_BYTES_MIN));
         let config = Config {
             listeners: Vec::new(),
+            http: Vec::new(),
             shards,
             data_dir: PathBuf::from("./quelea-data"),
             log_level: LogLevel::default(),
             shard,
         };
-        Self { config, listeners: Vec::new(), origins: vec![Origin::Default; keys::all().len()] }
+        Self {
+            config,
+            listeners: Vec::new(),
+            http: None,
+            prometheus_port: None,
+            prometheus_ip: Ipv4Addr::LOCALHOST.into(),
+            origins: vec![Origin::Default; keys::all().len()],
+        }
     }
 
     /// The defaults as far as they do not depend on the machine.
@@ -85,6 +98,7 @@ impl Draft {
     pub(super) fn finish(mut self, mut errors: Vec<Error>) -> Result<Config, Vec<Error>> {
         self.check_relations(&mut errors);
         self.finish_listeners(&mut errors);
+        self.finish_http();
         errors.sort_by(|a, b| a.place.cmp(&b.place));
         if errors.is_empty() { Ok(self.config) } else { Err(errors) }
     }
@@ -101,6 +115,7 @@ impl Draft {
         let known = &keys::all()[index];
         let is_valid = match (&known.form, name) {
             (Form::Listener, Some(name)) => self.set_listener(name, setting),
+            (Form::NoListeners, _) => self.drop_listeners(setting),
             _ => known.slot(self).set(&known.form, &setting.value),
         };
         if !is_valid {
@@ -128,6 +143,28 @@ impl Draft {
             None => self.listeners.push(Listener { name: name.to_owned(), address, place }),
         }
         true
+    }
+
+    fn drop_listeners(&mut self, setting: &Setting) -> bool {
+        if setting.value != "none" {
+            return false;
+        }
+        // One that listens nowhere stands for the default.
+        self.listeners = vec![Listener { name: String::new(), address: None, place: setting.place.clone() }];
+        true
+    }
+
+    /// One listener where both keys name the same.
+    fn finish_http(&mut self) {
+        let prometheus = self.prometheus_port.map(|port| SocketAddr::new(self.prometheus_ip, port));
+        let both = [(self.http, "quelea.http"), (prometheus, "prometheus.tcp.port and prometheus.tcp.ip")];
+        for (address, key) in both {
+            let Some(address) = address else { continue };
+            let is_new = self.config.http.iter().all(|known| known.address != address || address.port() == 0);
+            if is_new {
+                self.config.http.push(HttpListener { address, key });
+            }
+        }
     }
 
     fn check_relations(&mut self, errors: &mut Vec<Error>) {

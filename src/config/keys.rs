@@ -52,6 +52,14 @@ pub enum Form {
     },
     /// Where to listen.
     Listener,
+    /// `none`: nowhere.
+    NoListeners,
+    /// One address to listen on, of this machine only unless an address is named; or `none`.
+    Address,
+    /// A port, or `none`.
+    Port,
+    /// An address of this machine.
+    Ip,
 }
 
 /// What a number counts.
@@ -99,7 +107,10 @@ impl Key {
             Form::Text { size_max } => format!("a text of 1 to {size_max} bytes"),
             Form::Path => "a path".to_owned(),
             Form::Only { because } => format!("{}: {because}", self.default_text()),
-            Form::Listener => "port, ip:port, [ipv6]:port or none".to_owned(),
+            Form::Listener | Form::Address => "port, ip:port, [ipv6]:port or none".to_owned(),
+            Form::NoListeners => "none".to_owned(),
+            Form::Port => "a port from 0 to 65535 or none".to_owned(),
+            Form::Ip => "an IPv4 or IPv6 address".to_owned(),
         }
     }
 
@@ -196,6 +207,31 @@ const KEYS: &[Key] = &[
         Form::Listener,
         |_| Slot::Listener,
         "Where plain MQTT is listened for. A bare port means all IPv4 interfaces, port 0 picks a free one; any such key replaces the default.",
+    ),
+    derived(
+        "mqtt.listeners.tcp",
+        Form::NoListeners,
+        |_| Slot::Listener,
+        "not set",
+        "Takes back every mqtt.listeners.tcp.<name> set before it, and the default; those set after it count.",
+    ),
+    key(
+        "quelea.http",
+        Form::Address,
+        |draft| Slot::Address(&mut draft.http),
+        "Where health, metrics and status are served over HTTP. A bare port means 127.0.0.1, port 0 picks a free one.",
+    ),
+    key(
+        "prometheus.tcp.port",
+        Form::Port,
+        |draft| Slot::Port(&mut draft.prometheus_port),
+        "The same under RabbitMQ's key: the port for Prometheus. RabbitMQ's plugin has 15692.",
+    ),
+    key(
+        "prometheus.tcp.ip",
+        Form::Ip,
+        |draft| Slot::Ip(&mut draft.prometheus_ip),
+        "The address that goes with prometheus.tcp.port; without that it does nothing.",
     ),
     derived(
         "quelea.shards",

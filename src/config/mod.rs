@@ -50,6 +50,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// Where plain MQTT is listened for, in the order the names were first set; never empty, no address twice (port 0 apart).
     pub listeners: Vec<SocketAddr>,
+    /// Where health and metrics are served; empty is nowhere.
+    pub http: Vec<HttpListener>,
     /// How many shards, 1 to 64.
     pub shards: u16,
     /// Where the process keeps what outlives it.
@@ -58,6 +60,15 @@ pub struct Config {
     pub log_level: LogLevel,
     /// What every shard is configured with.
     pub shard: shard::Options,
+}
+
+/// Where HTTP is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HttpListener {
+    /// The address.
+    pub address: SocketAddr,
+    /// The key that sets it, for whoever reports that it is taken.
+    pub key: &'static str,
 }
 
 /// What the defaults of some keys are derived from.

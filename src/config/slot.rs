@@ -4,6 +4,7 @@ use super::keys::{Form, Unit};
 use super::level::LogLevel;
 use super::value;
 use crate::{queue, route};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// A field of the draft.
@@ -17,6 +18,9 @@ pub(super) enum Slot<'a> {
     Fixed(&'static str),
     /// `mqtt.listeners.tcp.<name>`: kept by the draft, because the key is a family.
     Listener,
+    Address(&'a mut Option<SocketAddr>),
+    Port(&'a mut Option<u16>),
+    Ip(&'a mut IpAddr),
 }
 
 impl Slot<'_> {
@@ -44,6 +48,9 @@ impl Slot<'_> {
                 !text.is_empty() && !text.contains('\0')
             }
             (Self::Fixed(only), Form::Only { .. }) => text == only,
+            (Self::Address(field), Form::Address) => or_none(field, text, value::local_listener),
+            (Self::Port(field), Form::Port) => or_none(field, text, value::port),
+            (Self::Ip(field), Form::Ip) => text.parse().map(|ip| *field = ip).is_ok(),
             _ => unreachable!("the table gives every key a slot of its form"),
         }
     }
@@ -60,8 +67,19 @@ impl Slot<'_> {
             Self::Path(path) => path.display().to_string(),
             Self::Fixed(only) => only.to_owned(),
             Self::Listener => super::draft::DEFAULT_PORT.to_string(),
+            Self::Address(address) => {
+                address.map_or_else(|| "none".to_owned(), |address| address.to_string())
+            }
+            Self::Port(port) => port.map_or_else(|| "none".to_owned(), |port| port.to_string()),
+            Self::Ip(ip) => ip.to_string(),
         }
     }
+}
+
+/// Sets the field to what `parse` makes of the text, or to nothing.
+fn or_none<T>(field: &mut Option<T>, text: &str, parse: fn(&str) -> Option<T>) -> bool {
+    *field = parse(text);
+    field.is_some() || text == "none"
 }
 
 /// An integer field; `None` is `infinity`.

@@ -426,7 +426,7 @@ fn printed_defaults_parse_to_the_defaults() {
         text.push_str(&format!("{} = {}\n", key.name.replace("<name>", "default"), key.default_text()));
     }
     assert_eq!(parse(&text, &[]), parse("", &[]));
-    assert_eq!(keys::all().iter().filter(|key| key.is_derived()).count(), 2);
+    assert_eq!(keys::all().iter().filter(|key| key.is_derived()).count(), 3);
 }
 
 /// A bound of the table that its field cannot hold would refuse what help allows.

@@ -40,8 +40,17 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 ///
 /// A bare port listens on all IPv4 interfaces; all of IPv6 is asked for with `[::]:port`.
 pub(super) fn listener(text: &str) -> Option<SocketAddr> {
+    listener_on(Ipv4Addr::UNSPECIFIED, text)
+}
+
+/// The same, but a bare port listens for this machine only.
+pub(super) fn local_listener(text: &str) -> Option<SocketAddr> {
+    listener_on(Ipv4Addr::LOCALHOST, text)
+}
+
+fn listener_on(default_ip: Ipv4Addr, text: &str) -> Option<SocketAddr> {
     let Some((ip, port_text)) = text.rsplit_once(':') else {
-        return Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port(text)?));
+        return Some(SocketAddr::new(default_ip.into(), port(text)?));
     };
     let ip: IpAddr = match ip.strip_prefix('[') {
         Some(bracketed) => IpAddr::V6(bracketed.strip_suffix(']')?.parse().ok()?),
@@ -50,6 +59,7 @@ pub(super) fn listener(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port(port_text)?))
 }
 
-fn port(text: &str) -> Option<u16> {
+/// A port.
+pub(super) fn port(text: &str) -> Option<u16> {
     u16::try_from(integer(text)?).ok()
 }

@@ -12,12 +12,17 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(300);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_PROBES: u32 = 5;
 
+/// The key of the listeners for plain MQTT.
+pub const MQTT_KEY: &str = "mqtt.listeners.tcp.<name>";
+
 /// An address could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {}; the address is set by mqtt.listeners.tcp.<name>", explain(.error))]
+#[error("cannot listen on {address}: {}; the address is set by {key}", explain(.error))]
 pub struct Unbound {
     /// Which address.
     pub address: SocketAddr,
+    /// The key that sets it.
+    pub key: &'static str,
     /// What the system said.
     pub error: io::Error,
 }
@@ -39,8 +44,12 @@ fn explain(error: &io::Error) -> String {
 ///
 /// # Errors
 /// If the address is taken, is not this machine's, or may not be used.
-pub fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>, SocketAddr), Unbound> {
-    let unbound = |error| Unbound { address, error };
+pub fn bind(
+    address: SocketAddr,
+    count: u16,
+    key: &'static str,
+) -> Result<(Vec<TcpListener>, SocketAddr), Unbound> {
+    let unbound = |error| Unbound { address, key, error };
     let mut sockets = Vec::new();
     let mut bound = address;
     for _ in 0..count {
@@ -65,8 +74,8 @@ pub fn bind(address: SocketAddr, count: u16) -> Result<(Vec<TcpListener>, Socket
 ///
 /// # Errors
 /// If another process was faster on the same port.
-pub fn listen(socket: &TcpListener, address: SocketAddr) -> Result<(), Unbound> {
-    socket2::SockRef::from(socket).listen(BACKLOG).map_err(|error| Unbound { address, error })
+pub fn listen(socket: &TcpListener, address: SocketAddr, key: &'static str) -> Result<(), Unbound> {
+    socket2::SockRef::from(socket).listen(BACKLOG).map_err(|error| Unbound { address, key, error })
 }
 
 fn configured(address: SocketAddr) -> io::Result<Socket> {
@@ -94,11 +103,11 @@ mod tests {
 
     #[test]
     fn sockets_share_a_port_and_their_options_are_inherited() {
-        let (sockets, address) = bind(loopback(), 3).unwrap();
+        let (sockets, address) = bind(loopback(), 3, MQTT_KEY).unwrap();
         assert_ne!(address.port(), 0);
         for socket in &sockets {
             assert_eq!(socket.local_addr().unwrap(), address);
-            listen(socket, address).unwrap();
+            listen(socket, address, MQTT_KEY).unwrap();
             socket.set_nonblocking(true).unwrap();
         }
         let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -119,12 +128,12 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_refused_and_named() {
-        let (sockets, address) = bind(loopback(), 2).unwrap();
-        listen(&sockets[0], address).unwrap();
-        let text = bind(address, 2).unwrap_err().to_string();
+        let (sockets, address) = bind(loopback(), 2, MQTT_KEY).unwrap();
+        listen(&sockets[0], address, MQTT_KEY).unwrap();
+        let text = bind(address, 2, MQTT_KEY).unwrap_err().to_string();
         assert!(text.contains(&address.to_string()), "{text}");
         assert!(text.contains("mqtt.listeners.tcp.<name>"), "{text}");
-        let foreign = bind("192.0.2.1:1".parse().unwrap(), 1).unwrap_err().to_string();
+        let foreign = bind("192.0.2.1:1".parse().unwrap(), 1, MQTT_KEY).unwrap_err().to_string();
         assert!(foreign.contains("no such address"), "{foreign}");
     }
 }

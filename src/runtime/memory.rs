@@ -6,11 +6,19 @@ use std::fs;
 
 /// Short of memory from the bound on; no longer only below 15/16 of it, so that it does not flutter.
 const RELIEF_SHARE: (u64, u64) = (15, 16);
+const PAGE_SIZE: u64 = 4096;
 
 /// Resident memory that is the process's own, in bytes: without pages of files and what is shared with others.
 #[must_use]
 pub fn own_bytes() -> Option<u64> {
     parse(&fs::read_to_string("/proc/self/statm").ok()?)
+}
+
+/// All resident memory, pages of files and shared ones too, in bytes.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    Some(statm.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()? * PAGE_SIZE)
 }
 
 /// Whether memory is short, given that it `was`.
@@ -22,7 +30,6 @@ pub fn is_short(was: bool, own_bytes: u64, bytes_max: u64) -> bool {
 
 /// `/proc/self/statm`: pages in all, resident, shared, and more.
 fn parse(statm: &str) -> Option<u64> {
-    const PAGE_SIZE: u64 = 4096;
     let mut fields = statm.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
     let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
     Some(resident.saturating_sub(shared) * PAGE_SIZE)
@@ -39,6 +46,7 @@ mod tests {
         let before = own_bytes().unwrap();
         let used = vec![1u8; 64 << 20];
         assert!(own_bytes().unwrap() > before + (32 << 20));
+        assert!(resident_bytes().unwrap() >= own_bytes().unwrap());
         drop(used);
     }
 

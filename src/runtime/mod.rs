@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod control;
 pub mod data_dir;
+pub mod desk;
 mod driver;
 pub mod listener;
 pub mod machine;
@@ -14,5 +15,6 @@ pub mod memory;
 pub mod net;
 pub mod signal;
 pub mod start;
+mod watch;
 
 pub use start::{RunConfig, run};

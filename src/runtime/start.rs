@@ -8,11 +8,14 @@
 
 use super::control::Control;
 use super::data_dir::DataDir;
+use super::desk::Desk;
 use super::driver::{self, Driver, Setup};
 use super::mailbox::Mesh;
 use super::net::probe;
+use super::watch::Watch;
 use super::{listener, memory, signal};
 use crate::base::{HashKey, ShardId};
+use crate::config::HttpListener;
 use crate::shard::Options;
 use anyhow::{Context, Result, anyhow, bail};
 use glommio::{LocalExecutorBuilder, Placement};
@@ -31,6 +34,8 @@ use std::time::Duration;
 pub struct RunConfig {
     /// Where plain MQTT is listened for.
     pub listeners: Vec<SocketAddr>,
+    /// Where health and metrics are served, if anywhere.
+    pub http: Vec<HttpListener>,
     /// How many shards, 1 to 64.
     pub shards: u16,
     /// Where the process keeps what outlives it.
@@ -65,9 +70,12 @@ enum Event {
 pub fn run(config: RunConfig) -> Result<()> {
     let limits = probe::probe()?;
     let data_dir = DataDir::open(&config.data_dir)?;
-    let RunConfig { listeners, shards, options, .. } = config;
+    let RunConfig { listeners, http, shards, options, .. } = config;
     let memory_max = options.process.memory_max_bytes;
     let control = Arc::new(Control::new(shards).context("event descriptors")?);
+    let events = (0..shards).map(|shard| Arc::clone(control.event(usize::from(shard))));
+    let (desk, answered) = Desk::new(events).context("event descriptors")?;
+    let desk = Arc::new(desk);
     let (events, inbox) = mpsc::channel();
     let leave = events.clone();
     // Whoever stops listening to events has ended.
@@ -79,24 +87,32 @@ pub fn run(config: RunConfig) -> Result<()> {
         key: data_dir.key(),
         descriptors: u32::try_from(limits.descriptors.min(DESCRIPTORS_MAX))?,
         control: Arc::clone(&control),
+        desk: Arc::clone(&desk),
     };
     let mut bound = Vec::new();
     let mut sockets: Vec<Vec<(TcpListener, SocketAddr)>> = (0..shards).map(|_| Vec::new()).collect();
     for address in listeners {
-        let (each, address) = listener::bind(address, shards)?;
+        let (each, address) = listener::bind(address, shards, listener::MQTT_KEY)?;
         for (of_shard, socket) in sockets.iter_mut().zip(each) {
             of_shard.push((socket, address));
         }
         bound.push(address);
     }
+    let (http_sockets, http_bound) = bind_http(&http)?;
     let (threads, starts) = plan.spawn(sockets, &events)?;
     await_step(&inbox, shards)?;
     for start in starts {
         start.send(()).map_err(|_| anyhow!("a shard ended before it began"))?;
     }
     await_step(&inbox, shards)?;
-    announce(&bound, shards);
+    let watch = if http_sockets.is_empty() {
+        None
+    } else {
+        Some(Watch::start(http_sockets, Arc::clone(&control), desk, answered, memory_max)?)
+    };
+    announce(&bound, &http_bound, shards);
     serve(&control, &inbox, shards, memory_max)?;
+    drop(watch);
     for thread in threads {
         thread.join().map_err(|_| anyhow!("a shard panicked"))?;
     }
@@ -110,6 +126,7 @@ struct Plan {
     key: HashKey,
     descriptors: u32,
     control: Arc<Control>,
+    desk: Arc<Desk>,
 }
 
 type Threads = (Vec<JoinHandle<()>>, Vec<Sender<()>>);
@@ -128,6 +145,7 @@ impl Plan {
                 options: self.options.clone(),
                 mesh: Arc::clone(&mesh),
                 control: Arc::clone(&self.control),
+                desk: Arc::clone(&self.desk),
                 listeners,
                 descriptors: self.descriptors,
             };
@@ -196,10 +214,26 @@ fn await_step(inbox: &Receiver<Event>, shards: u16) -> Result<()> {
 }
 
 /// The one line that says where the broker is reached.
-fn announce(bound: &[SocketAddr], shards: u16) {
-    let addresses: Vec<String> = bound.iter().map(SocketAddr::to_string).collect();
+fn announce(bound: &[SocketAddr], http: &[SocketAddr], shards: u16) {
+    let list = |bound: &[SocketAddr]| bound.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+    let http = if http.is_empty() { String::new() } else { format!(" http={}", list(http)) };
     // There is nobody to tell when even this cannot be written.
-    let _ = writeln!(io::stderr(), "ready mqtt={} shards={shards}", addresses.join(","));
+    let _ = writeln!(io::stderr(), "ready mqtt={}{http} shards={shards}", list(bound));
+}
+
+/// The sockets of the control thread, listening, and where they do.
+fn bind_http(listeners: &[HttpListener]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
+    let (mut sockets, mut bound) = (Vec::new(), Vec::new());
+    for HttpListener { address, key } in listeners {
+        let (each, address) = listener::bind(*address, 1, key)?;
+        for socket in each {
+            listener::listen(&socket, address, key)?;
+            socket.set_nonblocking(true).context(*key)?;
+            sockets.push(socket);
+        }
+        bound.push(address);
+    }
+    Ok((sockets, bound))
 }
 
 /// Watches over the shards until all have ended.

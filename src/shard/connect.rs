@@ -1,5 +1,6 @@
 //! CONNECT: the session's home, the terms, takeover, resume.
 
+use super::cause::Cause;
 use super::connection::{Aliases, Phase};
 use super::read::Flow;
 use super::sessions::{NONE, Session};
@@ -21,6 +22,8 @@ const CONNACK_SIZE_MAX: u32 = 64;
 impl Shard {
     pub(super) fn open(&mut self, accepted: Accepted) -> Option<ConnectionId> {
         if self.leaving || self.strangers_full() {
+            let cause = if self.leaving { Cause::ShuttingDown } else { Cause::Quota };
+            self.counters.refused_connections.count(cause);
             return None;
         }
         let id = self.links.insert(accepted);
@@ -175,7 +178,7 @@ impl Shard {
         let old = self.sessions.at(session).and_then(Session::connection);
         if let Some(old) = old {
             self.say_goodbye(old, Violation::TakenOver);
-            self.detach(old, session, true, Some(clean_start));
+            self.detach(old, session, Cause::TakenOver, Some(clean_start));
             self.close_after_sending(old);
         }
         // The session may have ended with its connection.

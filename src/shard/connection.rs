@@ -138,6 +138,11 @@ impl Links {
         self.connections.generation_at(slot).map(|generation| ConnectionId { slot, generation })
     }
 
+    /// One past the largest slot ever used.
+    pub(super) fn slot_end(&self) -> u32 {
+        self.connections.index_end()
+    }
+
     pub(super) fn slots(&self) -> Vec<u32> {
         self.connections.iter().map(|(slot, _, _)| slot).collect()
     }

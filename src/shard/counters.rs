@@ -1,38 +1,157 @@
 //! What a shard counts. Read by queries; the names it is shown under are `admin`'s.
+//!
+//! Plain numbers in the shard's own memory: counting is one addition, reading is a copy when somebody asks.
 
-/// Counters since the start, and a few that go up and down.
+use super::cause::{CAUSES, Cause};
+use crate::base::{QoS, Version};
+
+/// Messages that went one way, and the bytes of their PUBLISH packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// PUBLISH received, by QoS.
-    pub received: [u64; 3],
-    /// PUBLISH put on the way to a client, by QoS.
-    pub delivered: [u64; 3],
+pub struct Flow {
+    /// PUBLISH packets.
+    pub messages: u64,
+    /// Their size, fixed headers included.
+    pub bytes: u64,
+}
+
+/// Flows by protocol version and QoS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic([[Flow; 3]; 3]);
+
+impl Traffic {
+    /// Counts one PUBLISH of so many bytes.
+    pub(super) fn count(&mut self, version: Version, qos: QoS, bytes: usize) {
+        let flow = &mut self.0[version.index()][usize::from(qos.bits())];
+        flow.messages += 1;
+        flow.bytes += bytes as u64;
+    }
+
+    /// What went in this version with this QoS.
+    #[must_use]
+    pub fn of(&self, version: Version, qos: QoS) -> Flow {
+        self.0[version.index()][usize::from(qos.bits())]
+    }
+
+    /// Adds what another shard counted.
+    pub fn add(&mut self, other: &Self) {
+        for (flow, other) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+            flow.messages += other.messages;
+            flow.bytes += other.bytes;
+        }
+    }
+}
+
+/// How connections ended, by cause.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ends([u64; CAUSES]);
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self([0; CAUSES])
+    }
+}
+
+impl Ends {
+    pub(super) fn count(&mut self, cause: Cause) {
+        self.0[cause as usize] += 1;
+    }
+
+    /// How many ended for this cause.
+    #[must_use]
+    pub fn of(&self, cause: Cause) -> u64 {
+        self.0[cause as usize]
+    }
+
+    /// How many ended.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Adds what another shard counted.
+    pub fn add(&mut self, other: &Self) {
+        add_each(&mut self.0, &other.0);
+    }
+}
+
+/// Adds table to table.
+pub(super) fn add_each(to: &mut [u64], from: &[u64]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters since the start.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct Counters {
+            /// PUBLISH received.
+            pub received: Traffic,
+            /// PUBLISH put on the way to a client for the first time.
+            pub delivered: Traffic,
+            /// PUBLISH sent again after a client came back, by version.
+            pub redelivered: [u64; 3],
+            /// QoS 1 and 2 publishes answered with PUBACK or PUBREC, by version.
+            pub confirmed: [u64; 3],
+            /// QoS 1 and 2 deliveries the client has settled, by version.
+            pub settled: [u64; 3],
+            /// Connections that ended before their CONNECT was accepted.
+            pub refused_connections: Ends,
+            /// Connections that ended after that.
+            pub closed_connections: Ends,
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Adds what another shard counted.
+            pub fn add(&mut self, other: &Self) {
+                self.received.add(&other.received);
+                self.delivered.add(&other.delivered);
+                add_each(&mut self.redelivered, &other.redelivered);
+                add_each(&mut self.confirmed, &other.confirmed);
+                add_each(&mut self.settled, &other.settled);
+                self.refused_connections.add(&other.refused_connections);
+                self.closed_connections.add(&other.closed_connections);
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Bytes received from clients.
+    bytes_in,
+    /// Bytes handed to the network for clients.
+    bytes_out,
+    /// Packets received from clients, whole ones.
+    packets_in,
     /// Publishes that nobody subscribed to.
-    pub unroutable: u64,
+    unroutable,
     /// QoS 0 messages dropped because the client's socket was busy and its backlog over the bound.
-    pub dropped_qos0: u64,
+    dropped_qos0,
     /// Messages dropped from the head of a full session queue.
-    pub dropped_head: u64,
+    dropped_head,
     /// Messages a full session queue refused.
-    pub refused: u64,
+    refused,
     /// Messages that expired before they were delivered.
-    pub expired: u64,
+    expired,
     /// Messages larger than the client's Maximum Packet Size.
-    pub dropped_too_large: u64,
+    dropped_too_large,
     /// Messages a client refused with a negative PUBACK or PUBREC.
-    pub refused_by_client: u64,
+    refused_by_client,
     /// QoS 0 messages for a session whose client was away.
-    pub dropped_offline: u64,
+    dropped_offline,
     /// Retained messages that found the store full.
-    pub not_retained: u64,
+    not_retained,
     /// Connections accepted by the socket.
-    pub accepted: u64,
+    accepted,
+    /// Connections another shard handed over.
+    handed_over,
     /// CONNECT accepted.
-    pub connected: u64,
+    connected,
     /// Connections ended by a violation.
-    pub violations: u64,
+    violations,
     /// Sessions that expired.
-    pub sessions_expired: u64,
+    sessions_expired,
     /// Wills published.
-    pub wills: u64,
+    wills,
 }

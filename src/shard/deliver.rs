@@ -86,7 +86,7 @@ impl Shard {
             }
             connection.qos0_waiting += 1;
             self.links.out(link).bytes_mut().extend_from_slice(bytes);
-            self.counters.delivered[0] += 1;
+            self.counters.delivered.count(version, QoS::AtMostOnce, bytes.len());
             return;
         }
         let envelope = Envelope {
@@ -101,7 +101,6 @@ impl Shard {
             if let Some(connection) = self.links.at_mut(link) {
                 connection.qos0_waiting += 1;
             }
-            self.counters.delivered[0] += 1;
         }
     }
 
@@ -185,7 +184,6 @@ impl Shard {
             subscription_ids: target.identifiers.as_slice(),
         };
         if self.encode(link, message, topic_hash, envelope, shared) {
-            self.counters.delivered[usize::from(target.qos.bits())] += 1;
             return;
         }
         if packet_id.is_some()
@@ -238,12 +236,18 @@ impl Shard {
             }
         }
         let out = self.links.out(link);
+        let before = out.len();
         match shared {
             Some(message) => {
                 delivery.encode_head(version, out.bytes_mut());
                 out.push_payload(message);
             }
             None => delivery.encode(version, out.bytes_mut()),
+        }
+        if envelope.dup {
+            self.counters.redelivered[version.index()] += 1;
+        } else {
+            self.counters.delivered.count(version, envelope.qos, out.len() - before);
         }
         true
     }

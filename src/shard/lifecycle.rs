@@ -1,6 +1,7 @@
 //! The ends: of connections, of sessions, of the process; and the timers that bring them.
 
 use super::Shard;
+use super::cause::Cause;
 use super::connection::{Connection, Phase};
 use super::peer::PeerMessage;
 use super::sessions::{NONE, Offline};
@@ -56,8 +57,9 @@ impl Shard {
         self.counters.violations += 1;
         self.log_violation(slot, violation);
         self.say_goodbye(slot, violation);
-        if let Some(session) = session {
-            self.detach(slot, session, true, None);
+        match session {
+            Some(session) => self.detach(slot, session, Cause::of(violation), None),
+            None => self.counters.refused_connections.count(Cause::of_stranger(violation)),
         }
         self.close_after_sending(slot);
     }
@@ -137,20 +139,23 @@ impl Shard {
 
     /// The network took the connection away.
     pub(super) fn lost(&mut self, slot: u32) {
-        if let Some(Phase::Established { session }) = self.links.at(slot).map(|connection| &connection.phase)
-        {
-            let session = *session;
-            self.detach(slot, session, true, None);
+        match self.links.at(slot).map(|connection| &connection.phase) {
+            Some(Phase::Established { session }) => self.detach(slot, *session, Cause::Lost, None),
+            Some(Phase::Connecting(_)) => self.counters.refused_connections.count(Cause::Lost),
+            Some(Phase::Closing) | None => {}
         }
         self.links.close(slot);
     }
 
-    /// Takes a session off its connection. `taken_over`: by a CONNECT with this Clean Start.
-    pub(super) fn detach(&mut self, slot: u32, session: u32, with_will: bool, taken_over: Option<bool>) {
+    /// Takes a session off its connection, which ends for `cause`. `taken_over`: by a CONNECT with this Clean Start.
+    pub(super) fn detach(&mut self, slot: u32, session: u32, cause: Cause, taken_over: Option<bool>) {
         let Some(entry) = self.sessions.at_mut(session) else { return };
         debug_assert_eq!(entry.connection, slot, "session and connection name each other");
         entry.connection = NONE;
         self.established -= 1;
+        self.counters.closed_connections.count(cause);
+        // [MQTT-3.14.4-3]
+        let with_will = !matches!(cause, Cause::Disconnect | Cause::ShuttingDown);
         if let Some(incoming) = &mut entry.incoming {
             incoming.acks = Default::default();
             incoming.unacknowledged = 0;
@@ -242,6 +247,7 @@ impl Shard {
 
     pub(super) fn on_timeout(&mut self) {
         self.step_fan_outs();
+        self.step_walk();
         let mut due = std::mem::take(&mut self.due);
         self.wheel.poll(self.now.mono, &mut due);
         for token in due.drain(..) {
@@ -345,7 +351,9 @@ impl Shard {
             {
                 let session = *session;
                 self.say_goodbye(slot, Violation::ShuttingDown);
-                self.detach(slot, session, false, None);
+                self.detach(slot, session, Cause::ShuttingDown, None);
+            } else if self.links.at(slot).is_some_and(|c| matches!(c.phase, Phase::Connecting(_))) {
+                self.counters.refused_connections.count(Cause::ShuttingDown);
             }
             self.close_after_sending(slot);
         }

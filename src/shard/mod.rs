@@ -13,11 +13,15 @@
 //! | `replay` | retained messages to new subscriptions |
 //! | `lifecycle` | the ends: of connections, sessions, the process; timers |
 //! | `peers` | what other shards say |
+//! | `counters`, `cause` | what is counted |
+//! | `census` | the report: counters, and sums over all connections and sessions |
 //!
 //! Invariants: a session's connection and a connection's session name each other or nobody; an acknowledgement leaves after
 //! all before it; everything a shard knows of another it was told in a [`PeerBatch`].
 
 pub mod api;
+pub mod cause;
+mod census;
 mod connect;
 pub(crate) mod connection;
 pub mod counters;
@@ -39,6 +43,8 @@ mod tests;
 pub mod view;
 
 pub use api::{Accepted, HandOver, Output};
+pub use cause::Cause;
+pub use census::{Census, Report};
 pub use counters::Counters;
 pub use options::Options;
 pub use peer::PeerBatch;
@@ -90,6 +96,9 @@ pub struct Shard {
     /// Connections paused for overload.
     paused: Vec<ConnectionId>,
     counters: Counters,
+    /// A report in the making, and one that is ready.
+    walk: Option<census::Walk>,
+    report: Option<Box<Report>>,
     scratch: Scratch,
     /// Deliveries to wide audiences since the driver polled last.
     spent: usize,
@@ -137,6 +146,8 @@ impl Shard {
             ended: Vec::new(),
             paused: Vec::new(),
             counters: Counters::default(),
+            walk: None,
+            report: None,
             scratch: Scratch::default(),
             spent: 0,
             assigned: 0,
@@ -157,6 +168,7 @@ impl Shard {
     pub fn handle_handed_over(&mut self, now: Now, hand_over: HandOver) -> Option<ConnectionId> {
         self.now = now;
         let id = self.open(hand_over.accepted)?;
+        self.counters.handed_over += 1;
         self.read(id.slot, &hand_over.bytes);
         Some(id)
     }
@@ -174,6 +186,7 @@ impl Shard {
         self.now = now;
         let is_read = |c: &Connection| !matches!(c.phase, Phase::Closing);
         if self.links.get(connection).is_some_and(is_read) {
+            self.counters.bytes_in += bytes.len() as u64;
             self.read(connection.slot, bytes);
         }
     }
@@ -244,7 +257,9 @@ impl Shard {
     /// A connection with something to send and nothing in flight, and the bytes. They are the driver's until
     /// [`handle_sent`](Self::handle_sent) or [`handle_closed`](Self::handle_closed).
     pub fn poll_send(&mut self) -> Option<(ConnectionId, Box<OutBuffer>)> {
-        self.links.poll_send()
+        let (connection, buffer) = self.links.poll_send()?;
+        self.counters.bytes_out += buffer.len() as u64;
+        Some((connection, buffer))
     }
 
     /// A batch for another shard. The driver asks only if it can take one for `to`: a full mailbox is simply not polled, and
@@ -260,7 +275,8 @@ impl Shard {
     /// When [`handle_timeout`](Self::handle_timeout) is due; `None` if nothing waits for time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        if self.fan_outs.is_empty() { self.wheel.next_deadline() } else { Some(self.now.mono) }
+        let waits = self.fan_outs.is_empty() && self.walk.is_none();
+        if waits { self.wheel.next_deadline() } else { Some(self.now.mono) }
     }
 
     /// Connections that exist now.

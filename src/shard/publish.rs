@@ -29,7 +29,7 @@ impl Shard {
         if let Some(connection) = self.links.at_mut(slot) {
             connection.publishes = true;
         }
-        self.counters.received[usize::from(publish.qos.bits())] += 1;
+        self.counters.received.count(version, publish.qos, whole.len());
         let mut scratch = std::mem::take(&mut self.scratch.properties);
         let message = MessageRef {
             head: self.head_of(session, &publish),
@@ -166,6 +166,7 @@ impl Shard {
         // [MQTT-3.1.2-29] [MQTT-3.4.2-2] [MQTT-3.5.2-2]
         let fits = |text: &&str| text.len() + ACK_SIZE_MAX <= connection.packet_size_max as usize;
         let text = reason_text(reason).filter(|_| connection.problem_information).filter(fits);
+        self.counters.confirmed[version.index()] += 1;
         codec::encode_ack(kind, ready.packet_id, reason, text, version, self.links.out(slot).bytes_mut());
     }
 

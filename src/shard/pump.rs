@@ -160,6 +160,9 @@ impl Shard {
     }
 
     fn settled(&mut self, session: u32, reason: ReasonCode, item: Option<Item>) {
+        if let Some(entry) = self.sessions.at(session) {
+            self.counters.settled[entry.version.index()] += 1;
+        }
         self.counters.refused_by_client += u64::from(reason.is_error());
         self.settle_group(item.and_then(|item| item.group));
         self.pump(session);

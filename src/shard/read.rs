@@ -4,6 +4,7 @@
 //! bytes arrive (never by what its length field promises), up to the size limit, which is checked on the fixed header.
 
 use super::Shard;
+use super::cause::Cause;
 use super::connection::{PAUSED_OUT, PAUSED_OVERLOAD, Phase};
 use crate::base::{ReasonCode, Version};
 use crate::codec::{self, Disconnect, Frame, Packet, PacketType, RawPacket, Sender};
@@ -101,6 +102,7 @@ impl Shard {
 
     /// One whole packet; `unread` are the bytes from its first one on.
     fn packet(&mut self, slot: u32, raw: RawPacket<'_>, unread: &[u8]) -> Flow {
+        self.counters.packets_in += 1;
         let Some(connection) = self.links.at(slot) else { return Flow::Stop };
         let (version, session) = match connection.phase {
             Phase::Closing => return Flow::Stop,
@@ -188,9 +190,9 @@ impl Shard {
         let expiry =
             expiry_on_disconnect(entry.expiry_secs, disconnect.session_expiry, &self.options.session)?;
         self.set_expiry(session, expiry);
-        // [MQTT-3.14.4-3]
-        let with_will = disconnect.reason != ReasonCode::Success;
-        self.detach(slot, session, with_will, None);
+        let is_normal = disconnect.reason == ReasonCode::Success;
+        let cause = if is_normal { Cause::Disconnect } else { Cause::DisconnectWithWill };
+        self.detach(slot, session, cause, None);
         // What came before it is still answered, CONNACK above all. [MQTT-3.1.4-5]
         self.close_after_sending(slot);
         Ok(Flow::Stop)

@@ -189,6 +189,11 @@ impl Sessions {
         self.slab.len()
     }
 
+    /// One past the largest slot ever used.
+    pub(super) fn slot_end(&self) -> u32 {
+        self.slab.index_end()
+    }
+
     pub(super) fn at(&self, slot: u32) -> Option<&Session> {
         self.slab.at(slot)
     }

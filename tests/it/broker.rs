@@ -22,6 +22,7 @@ pub(crate) struct Process {
 pub(crate) struct Broker {
     process: Process,
     address: SocketAddr,
+    http: Option<SocketAddr>,
 }
 
 /// What a process has written to standard error so far.
@@ -104,7 +105,8 @@ impl Broker {
         if let Some(shards) = shards {
             assert_eq!(field("shards=").as_deref(), Some(shards), "{ready}");
         }
-        Self { process, address }
+        let http = field("http=").map(|address| address.parse().expect("an address"));
+        Self { process, address, http }
     }
 
     /// A broker with so many shards and all else as it is by default.
@@ -115,6 +117,16 @@ impl Broker {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves HTTP, if it does.
+    pub(crate) fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.child.id()
     }
 
     /// Sends SIGTERM.

@@ -17,6 +17,7 @@ mod mosquitto;
 mod rumqtt;
 mod scenarios;
 mod tools;
+mod watch;
 mod wire;
 
 use std::time::Duration;

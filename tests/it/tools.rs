@@ -30,6 +30,21 @@ pub(crate) static PAHO_PYTHON: LazyLock<Found> = LazyLock::new(|| {
     Ok(python)
 });
 
+/// The Python of an environment that has the parser of Prometheus's own client library.
+pub(crate) static PROMETHEUS_PYTHON: LazyLock<Found> = LazyLock::new(|| {
+    const PACKAGE: &str = "prometheus-client==0.23.1";
+    let folder = folder("python-prometheus");
+    let python = folder.join("bin/python");
+    if !python.exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    }
+    if run(Command::new(&python).args(["-c", "import prometheus_client.parser"])).is_err() {
+        let options = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PACKAGE];
+        run(Command::new(&python).args(options))?;
+    }
+    Ok(python)
+});
+
 /// A folder whose `node_modules` have mqtt.js.
 pub(crate) static MQTT_JS_FOLDER: LazyLock<Found> = LazyLock::new(|| {
     const PACKAGE: &str = "mqtt@5.14.1";

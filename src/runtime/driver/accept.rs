@@ -34,7 +34,7 @@ impl Listener {
 
     /// Starts listening.
     pub(super) fn listen(&self) -> Result<(), Unbound> {
-        listener::listen(&self.socket, self.local)
+        listener::listen(&self.socket, self.local, listener::MQTT_KEY)
     }
 
     /// When accepting goes on, if it was stopped.

@@ -20,6 +20,7 @@
 //! Cost: one system call a turn, and no allocation in steady state.
 
 mod accept;
+mod answer;
 mod close;
 mod drain;
 mod hand_over;
@@ -30,6 +31,7 @@ mod sockets;
 
 use super::clock;
 use super::control::Control;
+use super::desk::Desk;
 use super::listener::Unbound;
 use super::mailbox::{Mail, Mesh};
 use super::net::Completion;
@@ -57,6 +59,7 @@ pub(super) struct Setup {
     pub(super) options: Options,
     pub(super) mesh: Arc<Mesh>,
     pub(super) control: Arc<Control>,
+    pub(super) desk: Arc<Desk>,
     /// Bound and not yet listening, each with its address.
     pub(super) listeners: Vec<(TcpListener, SocketAddr)>,
     /// Direct descriptors a ring.
@@ -70,6 +73,9 @@ pub(super) struct Driver {
     rings: Rings,
     mesh: Arc<Mesh>,
     control: Arc<Control>,
+    desk: Arc<Desk>,
+    /// The last question that wants a report.
+    reporting: u64,
     listeners: Vec<Listener>,
     /// The ring that other shards are told to hand connections to.
     landing: usize,
@@ -105,7 +111,7 @@ impl Driver {
     /// # Errors
     /// If the kernel refuses the ring.
     pub(super) fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { id, key, options, mesh, control, listeners, descriptors } = setup;
+        let Setup { id, key, options, mesh, control, desk, listeners, descriptors } = setup;
         let count_max = ring_count_max(&options, mesh.shards(), descriptors);
         let rings = Rings::new(descriptors, count_max, Arc::clone(control.event(id.index())))?;
         mesh.publish_ring(id, 0, rings.ring_fd(0));
@@ -117,6 +123,8 @@ impl Driver {
             waiting: (0..mesh.shards()).map(|_| VecDeque::new()).collect(),
             mesh,
             control,
+            desk,
+            reporting: 0,
             listeners: listeners.into_iter().map(|(socket, local)| Listener::new(socket, local)).collect(),
             landing: 0,
             sockets: Sockets::default(),
@@ -175,10 +183,12 @@ impl Driver {
         self.completions = completions;
         self.take_mail();
         self.obey();
+        self.take_questions();
         self.retry_moves();
         if self.shard.next_deadline().is_some_and(|deadline| deadline <= self.now.mono) {
             self.shard.handle_timeout(self.now);
         }
+        self.hand_in_report();
         self.drain();
         self.end_lingering();
         self.rearm();

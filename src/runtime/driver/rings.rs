@@ -63,6 +63,12 @@ impl Rings {
         self.rings[ring].ring_fd()
     }
 
+    /// Receive buffers of all rings, in bytes.
+    pub(super) fn receive_buffer_bytes(&self) -> u64 {
+        let further = (self.rings.len() as u64 - 1) * u64::from(BUFFERS_FURTHER);
+        (u64::from(BUFFERS_FIRST) + further) * u64::from(BUFFER_SIZE)
+    }
+
     /// What was received into `buffer` of `ring`.
     pub(super) fn bytes<'a>(&'a self, ring: usize, buffer: &'a Buffer) -> &'a [u8] {
         self.rings[ring].buffers().bytes(buffer)

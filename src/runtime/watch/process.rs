@@ -1,0 +1,43 @@
+//! What the system says of the process. Cost: a handful of small reads under `/proc`, when somebody asks.
+
+use crate::admin::overview::Process;
+use crate::runtime::control::Control;
+use crate::runtime::memory;
+use nix::sys::resource::{Resource, getrlimit};
+use std::time::Instant;
+
+/// What does not change, and when it began.
+#[derive(Debug)]
+pub(super) struct ProcessFacts {
+    node: String,
+    memory_max: Option<u64>,
+    since: Instant,
+}
+
+impl ProcessFacts {
+    /// From now on.
+    pub(super) fn new(memory_max: Option<u64>) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
+        Self { node: format!("quelea@{host}"), memory_max, since: Instant::now() }
+    }
+
+    /// The process as it is now.
+    pub(super) fn look(&self, control: &Control) -> Process {
+        Process {
+            node: self.node.clone(),
+            uptime_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            resident_bytes: memory::resident_bytes(),
+            memory_max_bytes: self.memory_max,
+            is_short_of_memory: control.is_short_of_memory(),
+            is_leaving: control.is_leaving(),
+            descriptors: descriptors(),
+        }
+    }
+}
+
+fn descriptors() -> Option<(u64, u64)> {
+    let open = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    Some((open, soft))
+}
