@@ -227,7 +227,6 @@ fn unknown_keys_name_the_nearest() {
         ("quelea.shard", "; did you mean 'quelea.shards'?"),
         ("shards", "; did you mean 'quelea.shards'?"),
         ("mqtt.listener.tcp.default", "; did you mean 'mqtt.listeners.tcp.<name>'?"),
-        ("mqtt.listeners.tcp", "; did you mean 'mqtt.listeners.tcp.<name>'?"),
         ("mqtt.listeners.tcp.a.b", "; did you mean 'mqtt.listeners.tcp.<name>'?"),
         ("quelea.session.queue.max_message", "; did you mean 'quelea.session.queue.max_messages'?"),
         ("vm_memory_high_watermark.relative", "; 'quelea --help' lists all keys"),
@@ -384,6 +383,51 @@ fn listeners() {
         bad("mqtt.listeners.tcp.a = 1\nmqtt.listeners.tcp.a = none", &["mqtt.listeners.tcp.b=none"]),
         "--set #1: no listener is left, nobody could connect: set one, for example mqtt.listeners.tcp.default = 1883"
     );
+}
+
+#[test]
+fn the_whole_listener_key_takes_back_what_was_set_before() {
+    let text = "mqtt.listeners.tcp.a = 1\nmqtt.listeners.tcp = none\nmqtt.listeners.tcp.b = 2";
+    assert_eq!(addresses(&good(text)), ["0.0.0.0:2"]);
+    assert_eq!(
+        bad("mqtt.listeners.tcp = none", &[]),
+        "q.conf:1: no listener is left, nobody could connect: set one, for example mqtt.listeners.tcp.default = 1883"
+    );
+    assert_eq!(bad("mqtt.listeners.tcp = 1883", &[]), "q.conf:1: mqtt.listeners.tcp: '1883' is not none");
+}
+
+#[test]
+fn http_listeners() {
+    let http = |text: &str| {
+        let all: Vec<_> = good(text).http.iter().map(|listener| listener.address.to_string()).collect();
+        all.join(" ")
+    };
+    for (text, expected) in [
+        ("", ""),
+        ("quelea.http = 8080", "127.0.0.1:8080"),
+        ("quelea.http = [::1]:0", "[::1]:0"),
+        ("quelea.http = 8080\nquelea.http = none", ""),
+        ("prometheus.tcp.port = 15692", "127.0.0.1:15692"),
+        ("prometheus.tcp.ip = ::\nprometheus.tcp.port = 15692", "[::]:15692"),
+        ("prometheus.tcp.ip = 0.0.0.0", ""),
+        ("quelea.http = 1\nprometheus.tcp.port = 1", "127.0.0.1:1"),
+        ("quelea.http = 0\nprometheus.tcp.port = 0", "127.0.0.1:0 127.0.0.1:0"),
+    ] {
+        assert_eq!(http(text), expected, "{text}");
+    }
+    for (text, message) in [
+        ("quelea.http = x", "q.conf:1: quelea.http: 'x' is not port, ip:port, [ipv6]:port or none"),
+        (
+            "prometheus.tcp.port = 65536",
+            "q.conf:1: prometheus.tcp.port: '65536' is not a port from 0 to 65535 or none",
+        ),
+        (
+            "prometheus.tcp.ip = localhost",
+            "q.conf:1: prometheus.tcp.ip: 'localhost' is not an IPv4 or IPv6 address",
+        ),
+    ] {
+        assert_eq!(bad(text, &[]), message);
+    }
 }
 
 #[test]
