@@ -97,10 +97,10 @@ impl Shard {
             subscription_ids: target.identifiers.as_slice(),
         };
         let shared = (routing.message.payload.len() >= SHARE_MIN).then(|| routing.share());
-        if self.encode(link, routing.message, routing.topic_hash, envelope, shared) {
-            if let Some(connection) = self.links.at_mut(link) {
-                connection.qos0_waiting += 1;
-            }
+        if self.encode(link, routing.message, routing.topic_hash, envelope, shared)
+            && let Some(connection) = self.links.at_mut(link)
+        {
+            connection.qos0_waiting += 1;
         }
     }
 

@@ -142,33 +142,39 @@ fn values_move_as_clients_come_publish_and_go() {
             ],
         );
 
-        v4.send(&[0xE0, 0]);
-        v4.assert_closed();
-        drop(v5);
-        let mut stranger = Wire::open(broker.address());
-        stranger.send(b"GET / HTTP/1.1\r\n\r\n");
-        stranger.assert_closed();
-        let mut intruder = Wire::open(broker.address());
-        intruder.send(&connect_with(4, "x", 0xC2, &[text("guest"), text("wrong")].concat()));
-        assert_eq!(intruder.receive().map(|connack| connack.body[1]), Some(4));
-        intruder.assert_closed();
-        wait_for(
-            http,
-            &[
-                ("rabbitmq_connections", 0.0),
-                ("quelea_sockets", 0.0),
-                ("quelea_sessions", 0.0),
-                ("rabbitmq_connections_closed_total", 2.0),
-                ("quelea_connections_closed_total{cause=\"disconnect\"}", one),
-                ("quelea_connections_closed_total{cause=\"lost\"}", one),
-                ("quelea_connections_refused_total{cause=\"not_mqtt\"}", one),
-                ("quelea_connections_refused_total{cause=\"bad_credentials\"}", one),
-                ("rabbitmq_auth_attempts_failed_total{protocol=\"mqtt\"}", one),
-                ("quelea_sockets_accepted_total", 4.0),
-            ],
-        );
+        all_go(&broker, http, v4, v5);
         broker.stop();
     }
+}
+
+/// One says goodbye, one does not, and two are not let in.
+fn all_go(broker: &Broker, http: SocketAddr, mut v4: Wire, v5: Wire) {
+    let one = 1.0;
+    v4.send(&[0xE0, 0]);
+    v4.assert_closed();
+    drop(v5);
+    let mut stranger = Wire::open(broker.address());
+    stranger.send(b"GET / HTTP/1.1\r\n\r\n");
+    stranger.assert_closed();
+    let mut intruder = Wire::open(broker.address());
+    intruder.send(&connect_with(4, "x", 0xC2, &[text("guest"), text("wrong")].concat()));
+    assert_eq!(intruder.receive().map(|connack| connack.body[1]), Some(4));
+    intruder.assert_closed();
+    wait_for(
+        http,
+        &[
+            ("rabbitmq_connections", 0.0),
+            ("quelea_sockets", 0.0),
+            ("quelea_sessions", 0.0),
+            ("rabbitmq_connections_closed_total", 2.0),
+            ("quelea_connections_closed_total{cause=\"disconnect\"}", one),
+            ("quelea_connections_closed_total{cause=\"lost\"}", one),
+            ("quelea_connections_refused_total{cause=\"not_mqtt\"}", one),
+            ("quelea_connections_refused_total{cause=\"bad_credentials\"}", one),
+            ("rabbitmq_auth_attempts_failed_total{protocol=\"mqtt\"}", one),
+            ("quelea_sockets_accepted_total", 4.0),
+        ],
+    );
 }
 
 /// The parsers of others take the pages.

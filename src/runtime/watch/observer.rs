@@ -10,10 +10,10 @@ use crate::runtime::control::Control;
 use crate::runtime::desk::{Answer, Desk, Question};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// A question that waits longer makes its shard silent.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
@@ -99,7 +99,7 @@ impl Observer {
         state.number += 1;
         let number = state.number;
         for (index, shard) in state.shards.iter_mut().enumerate() {
-            shard.waiting.get_or_insert((number, Instant::now()));
+            shard.waiting.get_or_insert_with(|| (number, Instant::now()));
             // One that has too many questions already is silent by what waits.
             self.desk.ask(index, Question { number, wants_report });
         }

@@ -4,7 +4,7 @@ use crate::admin::overview::Process;
 use crate::runtime::control::Control;
 use crate::runtime::memory;
 use nix::sys::resource::{Resource, getrlimit};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// What does not change, and when it began.
 #[derive(Debug)]
