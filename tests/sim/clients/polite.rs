@@ -520,6 +520,9 @@ impl Polite {
             // CONNACK has no such flag there.
             expected = Expected::Unclear;
         }
+        if expected == Expected::Either && session_present && self.has_forgotten() {
+            expected = Expected::Unclear;
+        }
         world.note(format_args!("client {} is up, session {session_present} ({expected:?})", self.index));
         let session_present = if self.profile.version == Version::V310 {
             expected != Expected::Absent
@@ -559,6 +562,13 @@ impl Polite {
             world.oracle.publications[tag].is_ambiguous = true;
         }
         self.tell(world)
+    }
+
+    /// The library forgets its session with a DISCONNECT that shortens it, which may not have arrived.
+    fn has_forgotten(&self) -> bool {
+        let (_, before) = self.attempts.split_last().expect("connecting");
+        let last = before.iter().rfind(|attempt| attempt.accepted_ms.is_some());
+        self.profile.is_library && last.is_some_and(|last| last.expiry_secs.is_none())
     }
 
     /// What CONNACK has to say about the session.
