@@ -1,7 +1,7 @@
 //! The control thread: what is not on the way of a message and has good libraries. One ordinary thread with a small tokio runtime;
 //! so far it serves health and metrics over HTTP.
 //!
-//! It talks to shards through the [`Desk`](super::desk::Desk) only, and never waits for one longer than it says; a shard never
+//! It talks to shards through the [`Desk`] only, and never waits for one longer than it says; a shard never
 //! waits for it. It exists only if something is to be listened for.
 
 mod http;
