@@ -15,7 +15,7 @@
 //!  4 shell   main -> runtime                        sockets, files, clocks, threads
 //!  3 edge    config   admin                         pure
 //!  2 whole   shard                                  pure; the unit of simulation
-//!  1 parts   session  route  queue  auth  client    pure; each testable alone
+//!  1 parts   session  route  queue  log  auth  client    pure; each testable alone
 //!  0 ground  codec -> base
 //! ```
 //!
@@ -26,6 +26,7 @@
 //! | [`session`] | one client's MQTT state: terms, windows, QoS 1 and 2 tables, aliases, will |
 //! | [`route`] | topic tries, interest index, shared groups, retained store |
 //! | [`queue`] | queue types `qos0` and `session`: bounds, drop policy, expiry |
+//! | [`log`] | the durable log: records, segments, group commit, index, recovery, compaction |
 //! | [`auth`] | who may connect |
 //! | [`client`] | an MQTT client machine, for tests, simulation and load |
 //! | [`shard`] | one core's whole broker: `handle_*` in, `poll_*` out |
@@ -99,6 +100,7 @@ pub mod base;
 pub mod client;
 pub mod codec;
 pub mod config;
+pub mod log;
 pub mod queue;
 pub mod route;
 #[cfg(feature = "runtime")]
