@@ -253,7 +253,7 @@ fn decode_message(bytes: &[u8], stream: StreamId, number: MessageNumber) -> Opti
     Some(Stored {
         vhost: VhostId(message.vhost.to_native()),
         expires_at: Wall(message.expires_at.to_native()),
-        note: message.holders.iter().nth(at)?.note.to_native(),
+        note: message.holders.as_ref().get(at)?.note.to_native(),
         head: message.head.as_ref().into(),
         payload: message.payload.as_ref().into(),
     })

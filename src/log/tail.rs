@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     /// Frames of one block each: (block, commit, index, count, synced).
-    fn judged(frames: &[(u32, u64, u16, u16, u64)]) -> (usize, Vec<Range<u32>>, u64) {
+    fn judged(frames: &[(u32, u64, u16, u16, u64)]) -> (usize, Vec<(u32, u32)>, u64) {
         let header = SegmentHeader { next_commit: 10, ..SegmentHeader::default() };
         let found: Vec<Found> = frames
             .iter()
@@ -94,10 +94,8 @@ mod tests {
             })
             .collect();
         let verdict = judge(&header, &found);
-        let blocks = verdict
-            .damage
-            .iter()
-            .map(|range| (range.start - DATA_START) / 4096..(range.end - DATA_START) / 4096);
+        let block = |at: u32| (at - DATA_START) / 4096;
+        let blocks = verdict.damage.iter().map(|range| (block(range.start), block(range.end)));
         assert_eq!(verdict.is_cut, verdict.keep < frames.len());
         (verdict.keep, blocks.collect(), verdict.commit)
     }
@@ -117,15 +115,15 @@ mod tests {
 
     #[test]
     fn what_a_later_commit_calls_safe_is_damage() {
-        assert_eq!(judged(&[(0, 10, 0, 1, 9), (2, 12, 0, 1, 11)]), (2, vec![1..2], 12));
+        assert_eq!(judged(&[(0, 10, 0, 1, 9), (2, 12, 0, 1, 11)]), (2, vec![(1, 2)], 12));
         let inside = judged(&[(0, 10, 0, 3, 9), (2, 10, 2, 3, 9), (3, 11, 0, 1, 10)]);
-        assert_eq!(inside, (3, vec![1..2], 11));
+        assert_eq!(inside, (3, vec![(1, 2)], 11));
     }
 
     #[test]
     fn without_syncs_a_gap_cuts_all_that_follows() {
         assert_eq!(judged(&[(0, 10, 0, 1, 9), (2, 12, 0, 1, 9), (3, 13, 0, 1, 9)]), (1, vec![], 10));
         let synced_later = judged(&[(0, 10, 0, 1, 9), (2, 12, 0, 1, 9), (3, 13, 0, 1, 12)]);
-        assert_eq!(synced_later, (3, vec![1..2], 13));
+        assert_eq!(synced_later, (3, vec![(1, 2)], 13));
     }
 }

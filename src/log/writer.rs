@@ -295,7 +295,7 @@ impl Writer {
     }
 
     fn sync(&mut self) -> Option<Disk> {
-        if self.written == self.synced || !(self.sync_wanted || !self.commits.is_empty()) {
+        if self.written == self.synced || !self.sync_wanted && self.commits.is_empty() {
             return None;
         }
         self.sync_wanted = false;

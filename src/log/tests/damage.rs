@@ -117,7 +117,7 @@ fn a_lost_segment_is_told() {
         settle(&mut log, &mut disk);
     }
     let second = log.chain[1];
-    let segment::Use::Live { sequence, .. } = log.segments.at(second).used else { panic!("is in use") };
+    let Use::Live { sequence, .. } = log.segments.at(second).used else { panic!("is in use") };
     disk.files.remove(&second);
     let (found, report) = recovered(&mut disk, a);
     assert_eq!(report.damage, [Damage::Missing { sequence }]);
