@@ -3,7 +3,6 @@
 mod damage;
 mod disk;
 mod faults;
-mod fixtures;
 mod model;
 
 use super::*;
