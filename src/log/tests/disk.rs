@@ -23,6 +23,12 @@ pub(super) struct TestDisk {
     pub(super) read_error: Option<DiskError>,
 }
 
+impl File {
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes, before: BTreeMap::new() }
+    }
+}
+
 impl TestDisk {
     pub(super) fn files(&self) -> Vec<(SegmentId, u32)> {
         let size = |file: &File| u32::try_from(file.bytes.len()).unwrap();
