@@ -102,20 +102,31 @@ pub struct BufferPool {
     free: Vec<Box<OutBuffer>>,
     retained: usize,
     retained_max: usize,
+    /// The fewest spare buffers there were since the last look: so many nobody needed.
+    idle: usize,
 }
 
 impl BufferPool {
     /// A pool that keeps at most `retained_max` bytes of spare buffers.
     #[must_use]
     pub fn new(retained_max: usize) -> Self {
-        Self { free: Vec::new(), retained: 0, retained_max }
+        Self { free: Vec::new(), retained: 0, retained_max, idle: 0 }
     }
 
     /// An empty buffer, with memory from earlier use where there is one.
     pub fn take(&mut self) -> Box<OutBuffer> {
         let Some(buffer) = self.free.pop() else { return Box::default() };
         self.retained -= buffer.memory();
+        self.idle = self.idle.min(self.free.len());
         buffer
+    }
+
+    /// Frees the spare buffers that nobody needed since the last time.
+    pub fn shrink(&mut self) {
+        let freed: usize = self.free.drain(..self.idle).map(|buffer| buffer.memory()).sum();
+        self.retained -= freed;
+        self.free.shrink_to(2 * self.free.len());
+        self.idle = self.free.len();
     }
 
     /// Takes a buffer back; over the pool's bound its memory is freed.
@@ -178,6 +189,14 @@ mod tests {
             pool.put(buffer);
             assert!(pool.memory() <= 10_000);
         }
+        // Only one is in use at a time: the others are not needed.
+        pool.shrink();
+        let buffer = pool.take();
+        pool.put(buffer);
+        pool.shrink();
+        assert_eq!(pool.free.len(), 1);
+        pool.shrink();
+        assert_eq!((pool.free.len(), pool.memory()), (0, 0));
         let mut large = pool.take();
         large.bytes_mut().reserve(1 << 20);
         pool.put(large);

@@ -1,15 +1,26 @@
 //! A generational slab in chunks: growing copies nothing and never over-allocates by more than one chunk.
 //!
 //! Insert, look-up and removal are O(1). A removed slot is reused last in, first out, under a new generation.
+//! [`Slab::shrink`] frees chunks in which nothing lives; whatever comes in their place starts above every generation that was
+//! there, so that late references still find nothing.
 
 const CHUNK_LEN: usize = 256;
+/// The same, to count indices with.
+const INDEX_STEP: u32 = 256;
 
 /// A table of `T` under small, reusable indices.
 #[derive(Debug)]
 pub struct Slab<T> {
+    /// Each full but the last, or empty: freed.
     chunks: Vec<Vec<Entry<T>>>,
     free_head: u32,
     len: u32,
+    /// Chunks that were freed with others behind them.
+    holes: Vec<u32>,
+    /// What fresh entries start at.
+    first_generation: u32,
+    /// Entries taken out since the last look for chunks to free.
+    removed: u32,
 }
 
 #[derive(Debug)]
@@ -25,10 +36,19 @@ enum State<T> {
 }
 
 const END: u32 = u32::MAX;
+/// `next` of an entry that is retired and not recycled.
+const RETIRED: u32 = u32::MAX - 1;
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), free_head: END, len: 0 }
+        Self {
+            chunks: Vec::new(),
+            free_head: END,
+            len: 0,
+            holes: Vec::new(),
+            first_generation: 0,
+            removed: 0,
+        }
     }
 }
 
@@ -55,9 +75,14 @@ impl<T> Slab<T> {
     /// Puts `value` in; gives its index and generation.
     ///
     /// # Panics
-    /// At 2^32 - 1 entries.
+    /// At 2^32 - 2 entries.
     pub fn insert(&mut self, value: T) -> (u32, u32) {
         self.len += 1;
+        if self.free_head == END
+            && let Some(chunk) = self.holes.pop()
+        {
+            self.refill(chunk);
+        }
         if self.free_head != END {
             let index = self.free_head;
             let entry = self.entry_mut(index).expect("a free slot exists");
@@ -70,13 +95,14 @@ impl<T> Slab<T> {
             return (index, generation);
         }
         let index = self.index_end();
-        assert!(index < END, "slab is full");
+        assert!(index < RETIRED, "slab is full");
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_LEN) {
             self.chunks.push(Vec::with_capacity(CHUNK_LEN));
         }
         let chunk = self.chunks.last_mut().expect("pushed above");
-        chunk.push(Entry { generation: 0, state: State::Occupied(value) });
-        (index, 0)
+        let generation = self.first_generation;
+        chunk.push(Entry { generation, state: State::Occupied(value) });
+        (index, generation)
     }
 
     /// Takes the entry out if it is still this incarnation.
@@ -92,11 +118,13 @@ impl<T> Slab<T> {
         if entry.generation != generation || matches!(entry.state, State::Vacant { .. }) {
             return None;
         }
-        let State::Occupied(value) = std::mem::replace(&mut entry.state, State::Vacant { next: END }) else {
+        let State::Occupied(value) = std::mem::replace(&mut entry.state, State::Vacant { next: RETIRED })
+        else {
             unreachable!("checked above")
         };
         entry.generation = generation.wrapping_add(1);
         self.len -= 1;
+        self.removed += 1;
         Some(value)
     }
 
@@ -107,7 +135,7 @@ impl<T> Slab<T> {
     pub fn recycle(&mut self, index: u32) {
         let next = self.free_head;
         let entry = self.entry_mut(index).expect("was retired");
-        assert!(matches!(entry.state, State::Vacant { .. }), "what lives is not recycled");
+        assert!(matches!(entry.state, State::Vacant { next: RETIRED }), "only what was retired, once");
         entry.state = State::Vacant { next };
         self.free_head = index;
     }
@@ -157,16 +185,63 @@ impl<T> Slab<T> {
 
     /// All entries with their index and generation, by index.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32, &T)> {
-        (0u32..).zip(self.chunks.iter().flatten()).filter_map(|(index, entry)| match &entry.state {
-            State::Occupied(value) => Some((index, entry.generation, value)),
-            State::Vacant { .. } => None,
+        let chunks = (0u32..).step_by(CHUNK_LEN).zip(&self.chunks);
+        chunks.flat_map(|(start, chunk)| (start..).zip(chunk)).filter_map(|(index, entry)| {
+            match &entry.state {
+                State::Occupied(value) => Some((index, entry.generation, value)),
+                State::Vacant { .. } => None,
+            }
         })
+    }
+
+    /// Frees the chunks in which nothing lives, and prefers low indices from then on; says whether it looked. It looks, at every
+    /// entry, only when a quarter of them was taken out since the last time.
+    pub fn shrink(&mut self) -> bool {
+        if self.removed == 0 || self.removed as usize * 4 < self.chunks.len() * CHUNK_LEN {
+            return false;
+        }
+        self.removed = 0;
+        for chunk in &mut self.chunks {
+            if chunk.iter().all(Entry::is_free) {
+                let generations = chunk.iter().map(|entry| entry.generation);
+                self.first_generation = generations.fold(self.first_generation, u32::max);
+                *chunk = Vec::new();
+            }
+        }
+        while self.chunks.pop_if(|chunk| chunk.is_empty()).is_some() {}
+        self.chunks.shrink_to_fit();
+        self.holes.clear();
+        self.free_head = END;
+        let count = u32::try_from(self.chunks.len()).expect("indices are u32");
+        for (number, chunk) in (0..count).zip(&mut self.chunks).rev() {
+            if chunk.is_empty() {
+                self.holes.push(number);
+            }
+            let start = number * INDEX_STEP;
+            for (index, entry) in
+                (start..start + INDEX_STEP).zip(chunk).rev().filter(|(_, entry)| entry.is_free())
+            {
+                entry.state = State::Vacant { next: self.free_head };
+                self.free_head = index;
+            }
+        }
+        true
     }
 
     /// Memory held, in bytes, without what the entries own.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.capacity() * size_of::<Entry<T>>()).sum()
+    }
+
+    /// Fills a freed chunk with free entries.
+    fn refill(&mut self, number: u32) {
+        let start = number * INDEX_STEP;
+        let next = |index| if index + 1 < start + INDEX_STEP { index + 1 } else { END };
+        let vacant =
+            |index| Entry { generation: self.first_generation, state: State::Vacant { next: next(index) } };
+        self.chunks[number as usize] = (start..start + INDEX_STEP).map(vacant).collect();
+        self.free_head = start;
     }
 
     fn entry(&self, index: u32) -> Option<&Entry<T>> {
@@ -180,9 +255,18 @@ impl<T> Slab<T> {
     }
 }
 
+impl<T> Entry<T> {
+    /// Whether it is vacant and may be used again.
+    fn is_free(&self) -> bool {
+        matches!(self.state, State::Vacant { next } if next != RETIRED)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_late_reference_never_reaches_the_next_user_of_a_slot() {
@@ -227,5 +311,57 @@ mod tests {
             slab.remove(index, generation);
         }
         assert!(slab.is_empty());
+    }
+
+    #[test]
+    fn memory_is_given_back_and_late_references_still_find_nothing() {
+        let mut slab = Slab::default();
+        let ids: Vec<_> = (0..10_000).map(|value| slab.insert(value)).collect();
+        let full = slab.memory();
+        // One stays, in the middle; one rests.
+        let (stays, rests) = (ids[5_000], ids[9_000]);
+        for (index, generation) in ids.iter().filter(|id| **id != stays && **id != rests) {
+            slab.remove(*index, *generation);
+        }
+        slab.retire(rests.0, rests.1);
+        assert!(slab.shrink() && !slab.shrink(), "nothing was removed since");
+        assert!(slab.memory() <= full / 16, "{} of {full}", slab.memory());
+        assert_eq!(slab.get(stays.0, stays.1), Some(&5_000));
+        let again: Vec<_> = (0..10_000).map(|value| slab.insert(value)).collect();
+        assert!(!again.iter().any(|(index, _)| *index == rests.0 || *index == stays.0));
+        assert!(again.iter().map(|(index, _)| *index).max() < Some(10_300), "holes are filled");
+        for (index, generation) in ids.iter().filter(|id| **id != stays) {
+            assert_eq!(slab.get(*index, *generation), None);
+        }
+        slab.recycle(rests.0);
+        assert_eq!(slab.insert(1).0, rests.0);
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_map(operations in prop::collection::vec((0u8..8, any::<prop::sample::Index>()), 0..3000)) {
+            let mut slab = Slab::default();
+            let mut map = BTreeMap::new();
+            let mut gone = Vec::new();
+            for (number, (kind, which)) in operations.into_iter().enumerate() {
+                match kind {
+                    0..4 => prop_assert_eq!(map.insert(slab.insert(number), number), None),
+                    4..7 if !map.is_empty() => {
+                        let id = *map.keys().nth(which.index(map.len())).unwrap();
+                        prop_assert_eq!(slab.remove(id.0, id.1), map.remove(&id));
+                        gone.push(id);
+                    }
+                    _ => {
+                        slab.shrink();
+                    }
+                }
+                prop_assert_eq!(slab.len(), map.len());
+            }
+            let all: BTreeMap<_, _> = slab.iter().map(|(index, generation, value)| ((index, generation), *value)).collect();
+            prop_assert_eq!(&all, &map);
+            for (index, generation) in gone {
+                prop_assert_eq!(slab.get(index, generation), None);
+            }
+        }
     }
 }

@@ -80,6 +80,20 @@ impl Wheel {
         self.overdue = false;
     }
 
+    /// Forgets the timers whose token is not wanted any more. Looks at all of them.
+    pub fn retain(&mut self, mut is_wanted: impl FnMut(u64) -> bool) {
+        for (slot, entries) in self.slots.iter_mut().enumerate().filter(|(_, entries)| entries.capacity() > 0)
+        {
+            let before = entries.len();
+            entries.retain(|(_, token)| is_wanted(*token));
+            self.len -= before - entries.len();
+            if entries.is_empty() {
+                self.occupied[slot / 64] &= !(1 << (slot % 64));
+            }
+            entries.shrink_to(2 * entries.len());
+        }
+    }
+
     /// When `poll` next has something to look at. May be early by whole rotations for timers further off than one, never late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
@@ -185,6 +199,20 @@ mod tests {
         assert_eq!(wheel.next_deadline(), Some(Mono(64)));
         assert_eq!(due(&mut wheel, 100), [2]);
         assert_eq!(due(&mut wheel, 64 + rotation), [1]);
+    }
+
+    #[test]
+    fn unwanted_timers_are_forgotten_with_their_memory() {
+        let mut wheel = Wheel::new(Mono(0));
+        let empty = wheel.memory();
+        for token in 0..10_000 {
+            wheel.insert(Mono(1000 + token % 500), token);
+        }
+        wheel.retain(|token| token == 77);
+        assert_eq!(wheel.len(), 1);
+        assert!(wheel.memory() < empty + 100);
+        assert_eq!(due(&mut wheel, 2000), [77]);
+        assert_eq!(wheel.next_deadline(), None);
     }
 
     proptest! {

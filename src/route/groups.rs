@@ -112,6 +112,11 @@ impl Groups {
         self.len() == 0
     }
 
+    /// Gives memory back after much was removed.
+    pub fn shrink(&mut self) {
+        self.slots.shrink();
+    }
+
     /// Bytes held, without what the allocator adds.
     #[must_use]
     pub fn memory(&self) -> usize {

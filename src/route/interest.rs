@@ -123,6 +123,11 @@ impl Interest {
         self.masks.rows.len()
     }
 
+    /// Gives memory back after much was removed.
+    pub fn shrink(&mut self) {
+        self.wildcards.shrink();
+    }
+
     /// Bytes held, without what the allocator adds.
     #[must_use]
     pub fn memory(&self) -> usize {

@@ -2,7 +2,8 @@
 //! its type has a niche. [`Slab`](crate::base::Slab) is for what others hold references to; here every holder knows when
 //! its slot goes.
 //!
-//! Insert, look-up and removal are O(1); growing copies at most the first chunk; the last removal frees everything.
+//! Insert, look-up and removal are O(1); growing copies at most the first chunk; the last removal frees everything, and
+//! [`Slots::shrink`] the chunks in which nothing is used.
 
 use std::mem;
 
@@ -13,9 +14,14 @@ const END: u32 = u32::MAX;
 /// Values under indices below `u32::MAX`.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
+    /// Each full but the last, or empty: freed.
     chunks: Vec<Vec<Slot<T>>>,
     free_head: u32,
     len: u32,
+    /// Chunks that were freed with others behind them.
+    holes: Vec<u32>,
+    /// Values taken out since the last look for chunks to free.
+    removed: u32,
 }
 
 #[derive(Debug)]
@@ -27,9 +33,11 @@ pub(super) enum Slot<T> {
 impl<T> Slots<T> {
     /// Slots a chunk, a power of two.
     const CHUNK_LEN: usize = 1 << (CHUNK_BYTES / size_of::<Slot<T>>()).ilog2();
+    /// The same, to count indices with.
+    const INDEX_STEP: u32 = 1 << (CHUNK_BYTES / size_of::<Slot<T>>()).ilog2();
 
     pub(super) fn new() -> Self {
-        Self { chunks: Vec::new(), free_head: END, len: 0 }
+        Self { chunks: Vec::new(), free_head: END, len: 0, holes: Vec::new(), removed: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -48,6 +56,11 @@ impl<T> Slots<T> {
     /// At 2^32 - 1 values.
     pub(super) fn insert(&mut self, value: T) -> u32 {
         self.len += 1;
+        if self.free_head == END
+            && let Some(chunk) = self.holes.pop()
+        {
+            self.refill(chunk);
+        }
         if self.free_head != END {
             let index = self.free_head;
             let slot = self.slot_mut(index).expect("a free slot exists");
@@ -78,6 +91,7 @@ impl<T> Slots<T> {
         };
         self.free_head = index;
         self.len -= 1;
+        self.removed += 1;
         if self.len == 0 {
             *self = Self::new();
         }
@@ -100,10 +114,51 @@ impl<T> Slots<T> {
 
     /// All values with their index, by index.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0u32..).zip(self.chunks.iter().flatten()).filter_map(|(index, slot)| match slot {
+        let chunks = (0u32..).step_by(Self::CHUNK_LEN).zip(&self.chunks);
+        chunks.flat_map(|(start, chunk)| (start..).zip(chunk)).filter_map(|(index, slot)| match slot {
             Slot::Used(value) => Some((index, value)),
             Slot::Vacant { .. } => None,
         })
+    }
+
+    /// Frees the chunks in which nothing is used, and prefers low indices from then on. Looks, at every slot, only when a
+    /// quarter of them was emptied since the last time.
+    pub(super) fn shrink(&mut self) {
+        if self.removed == 0 || self.removed as usize * 4 < self.chunks.len() * Self::CHUNK_LEN {
+            return;
+        }
+        self.removed = 0;
+        for chunk in &mut self.chunks {
+            if chunk.iter().all(Slot::is_vacant) {
+                *chunk = Vec::new();
+            }
+        }
+        while self.chunks.pop_if(|chunk| chunk.is_empty()).is_some() {}
+        self.chunks.shrink_to_fit();
+        self.holes.clear();
+        self.free_head = END;
+        let count = u32::try_from(self.chunks.len()).expect("indices are u32");
+        for (number, chunk) in (0..count).zip(&mut self.chunks).rev() {
+            if chunk.is_empty() {
+                self.holes.push(number);
+            }
+            let start = number * Self::INDEX_STEP;
+            for (index, slot) in
+                (start..start + Self::INDEX_STEP).zip(chunk).rev().filter(|(_, slot)| slot.is_vacant())
+            {
+                *slot = Slot::Vacant { next: self.free_head };
+                self.free_head = index;
+            }
+        }
+    }
+
+    /// Fills a freed chunk with vacant slots.
+    fn refill(&mut self, number: u32) {
+        let start = number * Self::INDEX_STEP;
+        let end = start + Self::INDEX_STEP;
+        let next = |index| if index + 1 < end { index + 1 } else { END };
+        self.chunks[number as usize] = (start..end).map(|index| Slot::Vacant { next: next(index) }).collect();
+        self.free_head = start;
     }
 
     /// Bytes held, without what the values own.
@@ -114,6 +169,12 @@ impl<T> Slots<T> {
 
     fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
         self.chunks.get_mut(index as usize / Self::CHUNK_LEN)?.get_mut(index as usize % Self::CHUNK_LEN)
+    }
+}
+
+impl<T> Slot<T> {
+    fn is_vacant(&self) -> bool {
+        matches!(self, Self::Vacant { .. })
     }
 }
 
@@ -138,5 +199,27 @@ mod tests {
             assert!(slots.remove(index).is_some());
         }
         assert_eq!((slots.len(), slots.memory(), slots.end()), (0, 0, 0));
+    }
+
+    #[test]
+    fn chunks_are_given_back_while_others_stay() {
+        let mut slots = Slots::new();
+        let all: Vec<u32> = (0..100_000).map(|value| slots.insert(value)).collect();
+        let full = slots.memory();
+        let stays = 60_000;
+        for index in all.iter().filter(|index| **index != stays) {
+            slots.remove(*index);
+        }
+        slots.shrink();
+        assert!(
+            slots.memory() <= full / 6 && slots.get(stays) == Some(&stays),
+            "{} of {full}",
+            slots.memory()
+        );
+        assert_eq!(slots.iter().collect::<Vec<_>>(), [(stays, &stays)]);
+        let again: std::collections::BTreeSet<u32> = (0..99_999).map(|value| slots.insert(value)).collect();
+        assert_eq!((again.len(), again.contains(&stays)), (99_999, false));
+        assert!(again.last() < Some(&110_000), "holes are filled");
+        assert_eq!(slots.memory(), full);
     }
 }

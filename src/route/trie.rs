@@ -242,6 +242,13 @@ impl Trie {
         self.subscription_count
     }
 
+    /// Gives memory back after much was removed.
+    pub fn shrink(&mut self) {
+        self.filters.shrink();
+        self.lists.shrink();
+        self.wildcards.shrink();
+    }
+
     /// Bytes held, without what the allocator adds.
     #[must_use]
     pub fn memory(&self) -> usize {

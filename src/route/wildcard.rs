@@ -67,6 +67,11 @@ impl Wildcards {
         self.len
     }
 
+    /// Gives memory back after much was removed.
+    pub(super) fn shrink(&mut self) {
+        self.nodes.shrink();
+    }
+
     /// Bytes held.
     pub(super) fn memory(&self) -> usize {
         let roots = self.roots.capacity() * size_of::<u32>();

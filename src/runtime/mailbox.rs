@@ -30,6 +30,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 /// Network rings a shard may open: 64 tables of direct descriptors.
 pub const RINGS_MAX: usize = 64;
 
+/// What [`Mesh::set_landing`] is given when no ring has room.
+pub const LANDING_NONE: usize = usize::MAX;
+
 /// What one shard posts to another.
 #[derive(Debug)]
 pub enum Mail {
@@ -189,7 +192,7 @@ impl Mesh {
         assert!(known.is_ok(), "a ring is published once");
     }
 
-    /// Makes known which ring of `me` has most room.
+    /// Makes known which ring of `me` has most room, or [`LANDING_NONE`].
     pub fn set_landing(&self, me: ShardId, ring: usize) {
         self.stations[me.index()].landing.store(ring, Ordering::Relaxed);
     }
@@ -205,6 +208,9 @@ impl Mesh {
     pub fn landing(&self, shard: ShardId, attempt: usize) -> Option<(usize, RingFd)> {
         let station = &self.stations[shard.index()];
         let first = station.landing.load(Ordering::Relaxed);
+        if first == LANDING_NONE {
+            return None;
+        }
         let index = match attempt.checked_sub(1) {
             None => first,
             Some(other) if other < first => other,
@@ -293,6 +299,8 @@ mod tests {
         assert_eq!(tried(&mesh), [0, 1, 2, 3]);
         mesh.set_landing(A, 2);
         assert_eq!(tried(&mesh), [2, 0, 1, 3]);
+        mesh.set_landing(A, LANDING_NONE);
+        assert_eq!(mesh.landing(A, 0), None);
     }
 
     /// Two threads, a tiny mailbox, sleeping whenever allowed: nobody sleeps through mail or room.

@@ -1,6 +1,7 @@
 //! How much memory the process has in use, to be held against `quelea.memory.max_bytes`.
 //!
 //! Cost: one small read under `/proc` a second.
+#![allow(unsafe_code, reason = "the allocator's interface is C")]
 
 use std::fs;
 
@@ -19,6 +20,13 @@ pub fn own_bytes() -> Option<u64> {
 pub fn resident_bytes() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     Some(statm.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()? * PAGE_SIZE)
+}
+
+/// Has the allocator give the calling thread's free memory back to the system. Looks at all of the thread's pages: about a
+/// millisecond for 100 MiB.
+pub fn collect() {
+    // SAFETY: may be called at any time on any thread; it touches only what is free.
+    unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
 /// Whether memory is short, given that it `was`.

@@ -16,7 +16,7 @@ pub enum Violation {
     #[error("CONNECT was sent twice")]
     ConnectedTwice,
     /// No complete CONNECT within `mqtt.login_timeout`.
-    #[error("no CONNECT within mqtt.login_timeout")]
+    #[error("no CONNECT in time")]
     LoginTimeout,
     /// Nothing arrived for one and a half times the keep alive. [MQTT-3.1.2-22]
     #[error("nothing received for 1.5 times the keep alive")]
@@ -72,6 +72,9 @@ pub enum Violation {
     /// A limit of the server.
     #[error("over a limit of the server")]
     Quota,
+    /// The server has no memory or no sockets left for this.
+    #[error("the server is full")]
+    ServerFull,
     /// A publish was refused and the version has no way to say so.
     #[error("publish refused by a queue limit")]
     PublishRefused,
@@ -103,16 +106,18 @@ impl Violation {
             Self::TopicAlias => ReasonCode::TopicAliasInvalid,
             Self::TakenOver => ReasonCode::SessionTakenOver,
             Self::ShuttingDown => ReasonCode::ServerShuttingDown,
-            Self::Quota | Self::PublishRefused => ReasonCode::QuotaExceeded,
+            Self::Quota | Self::ServerFull | Self::PublishRefused => ReasonCode::QuotaExceeded,
         }
     }
 
-    /// The reason as CONNACK can give it: that the server is leaving has a code of its own in DISCONNECT only.
+    /// The reason as CONNACK can give it: that the server is leaving has a code of its own in DISCONNECT only. Before MQTT 5 there
+    /// is a code for a server that is full; the one for a quota is RabbitMQ's choice.
     #[must_use]
-    pub fn connack_reason(self) -> ReasonCode {
+    pub fn connack_reason(self, version: Version) -> ReasonCode {
         match self {
             // [MQTT-3.2.2-8]
             Self::ShuttingDown => ReasonCode::ServerUnavailable,
+            Self::ServerFull if !version.is_v5() => ReasonCode::ServerUnavailable,
             _ => self.reason(),
         }
     }
@@ -134,10 +139,25 @@ impl Violation {
         }
     }
 
+    /// The key that bounds what the client wanted too much of.
+    #[must_use]
+    pub fn key(self) -> Option<&'static str> {
+        match self {
+            Self::Malformed(Malformed::PacketTooLarge) => {
+                Some("mqtt.max_packet_size_authenticated (mqtt.max_packet_size_unauthenticated for CONNECT)")
+            }
+            Self::LoginTimeout => Some("mqtt.login_timeout"),
+            Self::ClientIdentifier => Some("quelea.mqtt.client_id_size_max"),
+            Self::ReceiveMaximum => Some("quelea.mqtt.receive_maximum"),
+            Self::TopicAlias => Some("mqtt.topic_alias_maximum"),
+            _ => None,
+        }
+    }
+
     /// Whether it is worth an operator's line (at INFO, rate limited); the rest is daily life.
     #[must_use]
     pub fn is_logged(self) -> bool {
-        !matches!(self, Self::TakenOver | Self::KeepAliveTimeout | Self::ShuttingDown)
+        !matches!(self, Self::TakenOver | Self::KeepAliveTimeout | Self::ShuttingDown | Self::ServerFull)
     }
 }
 
@@ -162,7 +182,7 @@ mod tests {
         ] {
             assert!(violation.is_answered_before_connect(Version::V5), "{violation}");
             let mut bytes = Vec::new();
-            ConnAck::new(false, violation.connack_reason()).encode(Version::V5, &mut bytes);
+            ConnAck::new(false, violation.connack_reason(Version::V5)).encode(Version::V5, &mut bytes);
             let Ok(Frame::Complete(raw)) = codec::frame(&bytes, u32::MAX) else { panic!("{violation}") };
             let packet = codec::decode(raw, Version::V5, Sender::Server);
             assert!(matches!(packet, Ok(Packet::ConnAck(_))), "{violation}: {packet:?}");

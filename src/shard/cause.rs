@@ -108,7 +108,7 @@ impl Cause {
             V::ReceiveMaximum => Self::ReceiveMaximum,
             V::TakenOver => Self::TakenOver,
             V::ShuttingDown => Self::ShuttingDown,
-            V::Quota => Self::Quota,
+            V::Quota | V::ServerFull => Self::Quota,
             V::PublishRefused => Self::PublishRefused,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::cause::Cause;
 use super::connection::{Aliases, Phase};
+use super::limit::Limit;
 use super::read::Flow;
 use super::sessions::{NONE, Session};
 use super::{Accepted, HandOver, Output, Shard, VHOST};
@@ -20,19 +21,14 @@ const PACKET_SIZE_UNLIMITED: u32 = 268_435_460;
 const CONNACK_SIZE_MAX: u32 = 64;
 
 impl Shard {
-    pub(super) fn open(&mut self, accepted: Accepted) -> Option<ConnectionId> {
-        if self.leaving || self.strangers_full() {
-            let cause = if self.leaving { Cause::ShuttingDown } else { Cause::Quota };
-            self.counters.refused_connections.count(cause);
-            return None;
-        }
+    pub(super) fn open(&mut self, accepted: Accepted) -> ConnectionId {
         let id = self.links.insert(accepted);
         let deadline = accepted.at.plus_ms(self.options.session.login_timeout_ms);
         self.wheel.insert(
             deadline,
             super::lifecycle::token(super::lifecycle::Timer::Login, id.slot, id.generation),
         );
-        Some(id)
+        id
     }
 
     /// Each shard has its share of `mqtt.max_connections`; connections spread by hash, so shares fill about evenly.
@@ -40,27 +36,36 @@ impl Shard {
         self.options.process.connections_max.map(|max| max.div_ceil(u64::from(self.shards)))
     }
 
-    /// Whether no more sockets are taken that have not said who they are: a client over the limit is answered, but not any
+    /// How many more sockets are taken that have not said who they are: a client over the limit is answered, but not any
     /// number of them at once.
-    fn strangers_full(&self) -> bool {
-        self.connections_max().is_some_and(|max| self.links.len() as u64 >= max.saturating_add(STRANGERS_MAX))
+    pub(super) fn strangers_room(&self) -> usize {
+        let Some(max) = self.connections_max() else { return usize::MAX };
+        let room = max.saturating_add(STRANGERS_MAX).saturating_sub(self.links.len() as u64);
+        usize::try_from(room).unwrap_or(usize::MAX)
     }
 
     /// Whether one more client is over `mqtt.max_connections`. One that takes its own session over is not.
     fn clients_full(&mut self, client_id: &str) -> bool {
         let full = self.connections_max().is_some_and(|max| self.established as u64 >= max);
-        if !full {
+        if !full || self.is_connected(client_id) {
             return false;
         }
-        let is_connected =
-            |slot| self.sessions.at(slot).is_some_and(|session| session.connection().is_some());
-        if self.sessions.find(VHOST, client_id).is_some_and(is_connected) {
-            return false;
-        }
-        if self.may_log() {
-            tracing::warn!("a client is refused: raise mqtt.max_connections");
-        }
+        self.met(Limit::Connections);
         true
+    }
+
+    /// Whether there is no socket for one more client: what is left is for telling them so.
+    fn tables_full(&mut self, client_id: &str) -> bool {
+        if self.sockets_max.is_none_or(|max| self.established < max) || self.is_connected(client_id) {
+            return false;
+        }
+        self.met(Limit::Sockets);
+        true
+    }
+
+    fn is_connected(&self, client_id: &str) -> bool {
+        let slot = self.sessions.find(VHOST, client_id);
+        slot.and_then(|slot| self.sessions.at(slot)).is_some_and(|session| session.connection().is_some())
     }
 
     /// Which shard a client's session lives on.
@@ -71,6 +76,7 @@ impl Shard {
     pub(super) fn on_connect(&mut self, slot: u32, connect: &Connect<'_>, unread: &[u8]) -> Flow {
         if let Some(connection) = self.links.at_mut(slot) {
             connection.version = connect.version;
+            connection.packet_size_max = connect.packet_size_max.map_or(u32::MAX, NonZeroU32::get);
         }
         if !connect.client_id.is_empty() {
             let home = self.home_of(connect.client_id);
@@ -106,16 +112,21 @@ impl Shard {
             && let Some(connection) = self.links.at_mut(slot)
         {
             connection.version = connect.version;
+            connection.packet_size_max = connect.packet_size_max.map_or(u32::MAX, NonZeroU32::get);
         }
-        self.violate(slot, Violation::Quota);
+        self.met(Limit::Sockets);
+        self.violate(slot, Violation::ServerFull);
     }
 
     fn admit(&mut self, slot: u32, connect: &Connect<'_>) -> Result<Terms, Violation> {
         if self.leaving {
             return Err(Violation::ShuttingDown);
         }
-        if self.clients_full(connect.client_id) || self.is_under_pressure() {
+        if self.clients_full(connect.client_id) {
             return Err(Violation::Quota);
+        }
+        if self.tables_full(connect.client_id) || self.is_under_pressure() {
+            return Err(Violation::ServerFull);
         }
         let terms = session::terms(connect, &self.options.session)?;
         let Some(Phase::Connecting(accepted)) = self.links.at(slot).map(|connection| &connection.phase)
@@ -131,8 +142,8 @@ impl Shard {
     }
 
     fn is_under_pressure(&mut self) -> bool {
-        if self.pressure && self.may_log() {
-            tracing::warn!("a client is refused: the process is over quelea.memory.max_bytes");
+        if self.pressure {
+            self.met(Limit::MemoryForClient);
         }
         self.pressure
     }

@@ -30,7 +30,8 @@ pub(super) struct Connection {
     /// Exists only while something waits.
     pub(super) out: Option<Box<OutBuffer>>,
     pub(super) aliases: Option<Box<Aliases>>,
-    pub(super) last_received: Mono,
+    /// When its last whole packet came.
+    pub(super) last_packet_at: Mono,
     /// The largest packet the client takes.
     pub(super) packet_size_max: u32,
     /// QoS 0 messages in `out`.
@@ -99,7 +100,7 @@ impl Links {
 
     pub(super) fn insert(&mut self, accepted: Accepted) -> ConnectionId {
         let (slot, generation) = self.connections.insert(Connection {
-            last_received: accepted.at,
+            last_packet_at: accepted.at,
             phase: Phase::Connecting(Box::new(accepted)),
             partial: None,
             out: None,
@@ -269,6 +270,14 @@ impl Links {
         if connection.paused == 0 {
             self.outputs.push_back(Output::Resume { connection: id });
         }
+    }
+
+    /// Gives memory back that nobody needs; says whether it was much.
+    pub(super) fn shrink(&mut self) -> bool {
+        self.pool.shrink();
+        self.dirty.shrink_to(2 * self.dirty.len());
+        self.outputs.shrink_to(2 * self.outputs.len());
+        self.connections.shrink()
     }
 
     /// Memory held, in bytes: connections, spare buffers, partial packets.

@@ -1,7 +1,8 @@
 //! One message to one session: drop, queue or encode.
 
 use super::Shard;
-use super::connection::{Connection, Links};
+use super::connection::{Connection, Links, Phase};
+use super::limit::Limit;
 use super::routing::{Encoded, Routing, Target};
 use crate::base::buffer::SHARE_MIN;
 use crate::base::{Message, MessageRef, PacketId, QoS, Version, Wall};
@@ -73,7 +74,12 @@ impl Shard {
     fn deliver_qos0(&mut self, link: u32, target: &Target, routing: &mut Routing<'_>) {
         let Some(connection) = self.links.at_mut(link) else { return };
         if !qos0::admits(Links::backlog(connection), &self.options.queue) {
+            let session = match connection.phase {
+                Phase::Established { session } => Some(session),
+                Phase::Connecting(_) | Phase::Closing => None,
+            };
             self.counters.dropped_qos0 += 1;
+            self.met_by(Limit::Qos0, session);
             return;
         }
         if is_plain(connection, target, routing.message) {
@@ -129,18 +135,12 @@ impl Shard {
                 for dropped in items {
                     self.settle_group(dropped.group);
                 }
-                if self.may_log() {
-                    let client_id = self.sessions.at(session).map_or("-", |entry| &*entry.client_id);
-                    tracing::warn!(
-                        client_id,
-                        "session queue is full, its oldest messages are dropped: raise quelea.session.queue.max_messages \
-                         or max_bytes"
-                    );
-                }
+                self.met_by(Limit::QueueDropped, Some(session));
                 TAKEN
             }
             Pushed::Refused => {
                 self.counters.refused += 1;
+                self.met_by(Limit::QueueRefused, Some(session));
                 Outcome { matched: true, refused: true, ..Outcome::default() }
             }
         }

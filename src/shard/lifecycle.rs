@@ -5,7 +5,7 @@ use super::cause::Cause;
 use super::connection::{Connection, Phase};
 use super::peer::PeerMessage;
 use super::sessions::{NONE, Offline};
-use crate::base::Mono;
+use crate::base::{Mono, Wheel};
 use crate::codec::{ConnAck, Disconnect};
 use crate::route::Subscriber;
 use crate::session::{EXPIRY_NEVER, Violation, Will};
@@ -14,6 +14,8 @@ use crate::session::{EXPIRY_NEVER, Violation, Will};
 const LINGER_MS: u64 = 5_000;
 /// Violations logged a second and shard.
 const LOGS_A_SECOND: u32 = 10;
+/// Between two sweeps for expired retained messages there is at least this.
+const SWEEP_EVERY_MS: u64 = 100;
 /// Retained messages looked at in one sweep for expired ones.
 pub(super) const SWEEP_BUDGET: usize = 1_000;
 
@@ -37,12 +39,18 @@ pub(super) fn token(timer: Timer, slot: u32, generation: u32) -> u64 {
 
 const GENERATION_MASK: u32 = (1 << 30) - 1;
 
-/// When the keep alive of a connection runs out: one and a half times its interval after the last byte. [MQTT-3.1.2-22]
+/// What [`token`] was made of.
+#[allow(clippy::cast_possible_truncation, reason = "takes the word apart")]
+fn parts(token: u64) -> (u64, u32, u32) {
+    (token >> 62, token as u32, (token >> 32) as u32 & GENERATION_MASK)
+}
+
+/// When the keep alive of a connection runs out: one and a half times its interval after the last whole packet. [MQTT-3.1.2-22]
 pub(super) fn keep_alive_deadline(connection: &Connection) -> Mono {
     if connection.keep_alive_secs == 0 {
         return Mono::NEVER;
     }
-    connection.last_received.plus_ms(u64::from(connection.keep_alive_secs) * 1500)
+    connection.last_packet_at.plus_ms(u64::from(connection.keep_alive_secs) * 1500)
 }
 
 impl Shard {
@@ -73,7 +81,13 @@ impl Shard {
             _ => None,
         };
         let reason = violation.reason().byte();
-        tracing::info!(client_id = client_id.unwrap_or("-"), reason, "closing a connection: {violation}");
+        let client_id = client_id.unwrap_or("-");
+        match violation.key() {
+            Some(key) => {
+                tracing::info!(client_id, reason, "closing a connection: {violation}; its bound is {key}");
+            }
+            None => tracing::info!(client_id, reason, "closing a connection: {violation}"),
+        }
     }
 
     /// Whether one more line about clients may be logged this second.
@@ -93,8 +107,13 @@ impl Shard {
         let version = connection.version;
         match connection.phase {
             Phase::Connecting(_) if violation.is_answered_before_connect(version) => {
-                let answer = ConnAck::new(false, violation.connack_reason());
-                answer.encode(version, self.links.out(slot).bytes_mut());
+                let packet_size_max = connection.packet_size_max;
+                let mut answer = Vec::new();
+                ConnAck::new(false, violation.connack_reason(version)).encode(version, &mut answer);
+                // [MQTT-3.1.2-24]
+                if answer.len() <= packet_size_max as usize {
+                    self.links.out(slot).bytes_mut().extend_from_slice(&answer);
+                }
             }
             Phase::Established { .. } if version.is_v5() => {
                 // [MQTT-4.13.1-1]
@@ -254,13 +273,54 @@ impl Shard {
             self.on_timer(token);
         }
         self.due = due;
+        self.swept_at = self.now.mono;
         self.retained.expire(self.now.wall, SWEEP_BUDGET);
     }
 
+    /// When the next retained message expires; a little later if the last sweep was just now.
+    pub(super) fn sweep_deadline(&self) -> Option<Mono> {
+        let left = self.retained.next_expiry()?.0.saturating_sub(self.now.wall.0);
+        Some(self.now.mono.plus_ms(left).max(self.swept_at.plus_ms(SWEEP_EVERY_MS)))
+    }
+
+    /// Gives memory back after many have gone; says whether it was much.
+    pub(super) fn give_back_memory(&mut self) -> bool {
+        let mut is_much = self.links.shrink();
+        is_much |= self.sessions.shrink();
+        if !is_much {
+            return false;
+        }
+        let mut wheel = std::mem::replace(&mut self.wheel, Wheel::new(Mono::default()));
+        wheel.retain(|token| self.is_timer_wanted(token));
+        self.wheel = wheel;
+        self.due = Vec::new();
+        self.paused.shrink_to_fit();
+        self.ended.shrink_to_fit();
+        self.scratch = Default::default();
+        self.subscribing.shrink();
+        self.replays.shrink();
+        self.settling.shrink_to(2 * self.settling.len());
+        self.mesh.shrink();
+        self.trie.shrink();
+        self.interest.shrink();
+        self.retained.shrink();
+        self.groups.shrink();
+        true
+    }
+
+    /// Whether whom the timer is for still exists.
+    fn is_timer_wanted(&self, token: u64) -> bool {
+        let (timer, slot, generation) = parts(token);
+        let current = if timer == Timer::Session as u64 {
+            self.sessions.id_at(slot).map(|id| id.generation)
+        } else {
+            self.links.id_at(slot).map(|id| id.generation)
+        };
+        current.is_some_and(|current| current & GENERATION_MASK == generation)
+    }
+
     fn on_timer(&mut self, token: u64) {
-        let slot = u32::try_from(token & u64::from(u32::MAX)).expect("32 bits");
-        let generation = u32::try_from(token >> 32).expect("32 bits") & GENERATION_MASK;
-        let timer = token >> 62;
+        let (timer, slot, generation) = parts(token);
         if timer == Timer::Session as u64 {
             if self.sessions.id_at(slot).is_some_and(|id| id.generation & GENERATION_MASK == generation) {
                 self.on_session_timer(slot);

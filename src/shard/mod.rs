@@ -11,6 +11,7 @@
 //! | `subscribe` | SUBSCRIBE and UNSUBSCRIBE, and when SUBACK may leave |
 //! | `groups` | shared subscriptions |
 //! | `replay` | retained messages to new subscriptions |
+//! | `limit` | the bounds clients meet, and what the log says then |
 //! | `lifecycle` | the ends: of connections, sessions, the process; timers |
 //! | `peers` | what other shards say |
 //! | `counters`, `cause` | what is counted |
@@ -28,6 +29,7 @@ pub mod counters;
 mod deliver;
 mod groups;
 mod lifecycle;
+mod limit;
 pub mod options;
 pub mod peer;
 mod peers;
@@ -86,6 +88,8 @@ pub struct Shard {
     mesh: Mesh,
     wheel: Wheel,
     due: Vec<u64>,
+    /// The last sweep for expired retained messages.
+    swept_at: Mono,
     replays: Slab<Replay>,
     held_scans: VecDeque<HeldScan>,
     subscribing: Slab<Subscribing>,
@@ -106,9 +110,13 @@ pub struct Shard {
     assigned: u64,
     /// Over the memory watermark.
     pressure: bool,
+    /// Clients the network has sockets for, once it can open no more.
+    sockets_max: Option<usize>,
     leaving: bool,
     /// Violations that may still be logged this second, and when it began.
     log_allowance: (u32, Mono),
+    /// The same of the bounds that clients meet, one by one.
+    quiet: limit::Quiet,
 }
 
 impl Shard {
@@ -138,6 +146,7 @@ impl Shard {
             mesh,
             wheel: Wheel::new(now.mono),
             due: Vec::new(),
+            swept_at: Mono::default(),
             replays: Slab::default(),
             held_scans: VecDeque::new(),
             subscribing: Slab::default(),
@@ -152,8 +161,10 @@ impl Shard {
             spent: 0,
             assigned: 0,
             pressure: false,
+            sockets_max: None,
             leaving: false,
             log_allowance: (0, Mono::default()),
+            quiet: Default::default(),
         }
     }
 
@@ -161,13 +172,22 @@ impl Shard {
     pub fn handle_accepted(&mut self, now: Now, accepted: Accepted) -> Option<ConnectionId> {
         self.now = now;
         self.counters.accepted += 1;
-        self.open(accepted)
+        if self.leaving || self.strangers_room() == 0 {
+            let cause = if self.leaving { Cause::ShuttingDown } else { Cause::Quota };
+            self.counters.refused_connections.count(cause);
+            return None;
+        }
+        Some(self.open(accepted))
     }
 
     /// Another shard handed a connection over; its bytes are processed at once. `None`: over a limit, close it.
     pub fn handle_handed_over(&mut self, now: Now, hand_over: HandOver) -> Option<ConnectionId> {
         self.now = now;
-        let id = self.open(hand_over.accepted)?;
+        if self.leaving {
+            self.counters.refused_connections.count(Cause::ShuttingDown);
+            return None;
+        }
+        let id = self.open(hand_over.accepted);
         self.counters.handed_over += 1;
         self.read(id.slot, &hand_over.bytes);
         Some(id)
@@ -176,7 +196,11 @@ impl Shard {
     /// The socket could not be moved (the target's tables are full): the client is answered 0x97 from here and closed.
     pub fn handle_hand_over_failed(&mut self, now: Now, hand_over: &HandOver) -> Option<ConnectionId> {
         self.now = now;
-        let id = self.open(hand_over.accepted)?;
+        if self.leaving {
+            self.counters.refused_connections.count(Cause::ShuttingDown);
+            return None;
+        }
+        let id = self.open(hand_over.accepted);
         self.refuse_unread(id.slot, &hand_over.bytes);
         Some(id)
     }
@@ -241,6 +265,26 @@ impl Shard {
         self.pressure = over;
     }
 
+    /// The network has sockets for so many clients and can open no more (`None`: it can); one more is refused.
+    pub fn handle_sockets_max(&mut self, clients: Option<usize>) {
+        self.sockets_max = clients;
+    }
+
+    /// How many more sockets it takes of clients that have not said who they are.
+    #[must_use]
+    pub fn room_for_strangers(&self) -> usize {
+        self.strangers_room()
+    }
+
+    /// There is time to give memory back that nobody needs any more, after many clients have gone or a burst is over. Says
+    /// whether it was much: then the allocator has something to give back to the system.
+    ///
+    /// Cheap unless a quarter of what there was has gone since the last time; then it looks at every entry once.
+    pub fn handle_spare_time(&mut self, now: Now) -> bool {
+        self.now = now;
+        self.give_back_memory()
+    }
+
     /// Leave: v5 clients get DISCONNECT 0x8B, wills of sessions that end fire, then every connection is closed by
     /// [`Output::Close`] once its last bytes are sent. Nothing new is accepted.
     pub fn handle_shutdown(&mut self, now: Now) {
@@ -275,8 +319,10 @@ impl Shard {
     /// When [`handle_timeout`](Self::handle_timeout) is due; `None` if nothing waits for time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        let waits = self.fan_outs.is_empty() && self.walk.is_none();
-        if waits { self.wheel.next_deadline() } else { Some(self.now.mono) }
+        if !self.fan_outs.is_empty() || self.walk.is_some() {
+            return Some(self.now.mono);
+        }
+        [self.wheel.next_deadline(), self.sweep_deadline()].into_iter().flatten().min()
     }
 
     /// Connections that exist now.

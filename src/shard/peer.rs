@@ -203,6 +203,12 @@ impl Outbox {
         self.waiting.pop_front()
     }
 
+    /// Frees the spare batches.
+    fn shrink(&mut self) {
+        self.spare = Vec::new();
+        self.waiting.shrink_to(2 * self.waiting.len());
+    }
+
     /// Batches that wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
@@ -276,6 +282,11 @@ impl Mesh {
         (0..u16::try_from(self.outboxes.len()).expect("shards are u16"))
             .map(ShardId)
             .filter(move |shard| *shard != id)
+    }
+
+    /// Gives memory back that nobody needs.
+    pub(super) fn shrink(&mut self) {
+        self.outboxes.iter_mut().for_each(Outbox::shrink);
     }
 
     /// The delta that every other shard has in force.

@@ -6,6 +6,7 @@
 use super::Shard;
 use super::cause::Cause;
 use super::connection::{PAUSED_OUT, PAUSED_OVERLOAD, Phase};
+use super::limit::Limit;
 use crate::base::{ReasonCode, Version};
 use crate::codec::{self, Disconnect, Frame, Packet, PacketType, RawPacket, Sender};
 use crate::session::{Violation, expiry_on_disconnect};
@@ -25,9 +26,6 @@ pub(super) enum Flow {
 impl Shard {
     /// Reads whatever has arrived on a connection.
     pub(super) fn read(&mut self, slot: u32, mut bytes: &[u8]) {
-        if let Some(connection) = self.links.at_mut(slot) {
-            connection.last_received = self.now.mono;
-        }
         if let Some(partial) = self.links.take_partial(slot) {
             match self.complete(slot, *partial, bytes) {
                 Some(rest) => bytes = rest,
@@ -44,10 +42,7 @@ impl Shard {
                     }
                     bytes = &bytes[size..];
                 }
-                Ok(Frame::Incomplete { .. }) => {
-                    self.links.keep_partial(slot, Box::new(bytes.to_vec()));
-                    return;
-                }
+                Ok(Frame::Incomplete { .. }) => return self.keep_partial(slot, bytes.to_vec()),
                 Err(malformed) => return self.violate(slot, malformed.into()),
             }
         }
@@ -76,7 +71,7 @@ impl Shard {
                     partial.extend_from_slice(now);
                     bytes = later;
                     if partial.len() < wanted {
-                        self.links.keep_partial(slot, Box::new(partial));
+                        self.keep_partial(slot, partial);
                         return None;
                     }
                 }
@@ -86,6 +81,23 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Keeps the beginning of a packet until more arrives, as long as all that are kept are within their bound.
+    fn keep_partial(&mut self, slot: u32, partial: Vec<u8>) {
+        self.links.keep_partial(slot, Box::new(partial));
+        if self.links.partial_bytes as u64 > self.partial_bytes_max() {
+            self.met(Limit::Partial);
+            self.violate(slot, Violation::ServerFull);
+        }
+    }
+
+    /// This shard's share of a quarter of the memory bound, and room for one packet in any case: clients that begin large
+    /// packets and never end them must not bring the process to its bound, from where only their going would free it.
+    fn partial_bytes_max(&self) -> u64 {
+        let share = self.options.process.memory_max_bytes.map(|max| max / 4 / u64::from(self.shards));
+        // Twice: a packet in the making is at most half full.
+        share.map_or(u64::MAX, |share| share.max(2 * u64::from(self.options.session.packet_size_max)))
     }
 
     fn packet_size_max(&self, slot: u32) -> u32 {
@@ -103,7 +115,9 @@ impl Shard {
     /// One whole packet; `unread` are the bytes from its first one on.
     fn packet(&mut self, slot: u32, raw: RawPacket<'_>, unread: &[u8]) -> Flow {
         self.counters.packets_in += 1;
-        let Some(connection) = self.links.at(slot) else { return Flow::Stop };
+        let Some(connection) = self.links.at_mut(slot) else { return Flow::Stop };
+        // Whole packets, not bytes. [MQTT-3.1.2-22]
+        connection.last_packet_at = self.now.mono;
         let (version, session) = match connection.phase {
             Phase::Closing => return Flow::Stop,
             Phase::Connecting(_) => return self.first_packet(slot, raw, unread),

@@ -6,6 +6,7 @@
 use super::Shard;
 use super::groups::{GROUP_TAG, group_slot};
 use super::lifecycle::SWEEP_BUDGET;
+use super::limit::Limit;
 use super::peer::{CommitRef, PeerMessage};
 use crate::base::hash::home;
 use crate::base::{Message, MessageRef, QoS, ShardId, VhostId};
@@ -305,17 +306,14 @@ impl Shard {
             bytes_max: share(options.retained_bytes_max),
         };
         let mut full = self.retained.set(Arc::clone(&message), &limits).is_err();
-        if full && self.retained.expire(self.now.wall, SWEEP_BUDGET) > 0 {
-            // What has expired need not stand in the way of what is new.
-            full = self.retained.set(message, &limits).is_err();
+        // What has expired need not stand in the way of what is new.
+        while full && self.retained.next_expiry().is_some_and(|at| at <= self.now.wall) {
+            self.retained.expire(self.now.wall, SWEEP_BUDGET);
+            full = self.retained.set(Arc::clone(&message), &limits).is_err();
         }
         if full {
             self.counters.not_retained += 1;
-            if self.may_log() {
-                tracing::warn!(
-                    "retained message store is full: raise mqtt.retained_message_store.max_messages or max_size_bytes"
-                );
-            }
+            self.met(Limit::Retained);
         }
         Outcome { not_retained: full, ..Outcome::default() }
     }

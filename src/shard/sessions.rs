@@ -253,6 +253,17 @@ impl Sessions {
         self.place(vhost, client_id).1
     }
 
+    /// Gives memory back that nobody needs; says whether it was much.
+    pub(super) fn shrink(&mut self) -> bool {
+        let is_much = self.slab.shrink();
+        if is_much {
+            for part in &mut self.index {
+                part.shrink_to(2 * part.len(), |(hash, _)| spread(*hash));
+            }
+        }
+        is_much
+    }
+
     /// Memory of the tables, in bytes, without what sessions own.
     pub(super) fn memory(&self) -> usize {
         self.slab.memory() + self.index.iter().map(HashTable::allocation_size).sum::<usize>()

@@ -2,6 +2,7 @@
 //! after SUBACK is never missed.
 
 use super::Shard;
+use super::limit::Limit;
 use super::peer::PeerMessage;
 use super::replay::NewReplay;
 use super::sessions::SharedSubscription;
@@ -96,16 +97,16 @@ impl Shard {
         match parse_filter(filter.filter) {
             None => return ReasonCode::TopicFilterInvalid,
             Some(Filter::Plain(text)) => {
-                if full && !self.is_subscribed(session, text) {
-                    return self.over_subscriptions_max();
+                if (full || self.pressure) && !self.is_subscribed(session, text) {
+                    return self.over_subscriptions_max(full);
                 }
                 self.subscribe_plain(session, text, options, filter.retain_handling, token);
             }
             Some(Filter::Shared { group, filter: text }) => {
                 let known =
                     entry.shared().iter().any(|shared| *shared.group == *group && *shared.filter == *text);
-                if full && !known {
-                    return self.over_subscriptions_max();
+                if (full || self.pressure) && !known {
+                    return self.over_subscriptions_max(full);
                 }
                 self.subscribe_shared(session, group, text, options, token);
             }
@@ -117,10 +118,9 @@ impl Shard {
         }
     }
 
-    fn over_subscriptions_max(&mut self) -> ReasonCode {
-        if self.may_log() {
-            tracing::warn!("a session is over its subscriptions: raise quelea.mqtt.subscriptions_max");
-        }
+    /// Refuses a subscription: the session has too many (`full`), or memory is short.
+    fn over_subscriptions_max(&mut self, full: bool) -> ReasonCode {
+        self.met(if full { Limit::Subscriptions } else { Limit::MemoryForSubscription });
         ReasonCode::QuotaExceeded
     }
 

@@ -1,5 +1,6 @@
 //! Tests of the shard, through its contract only: a world of shards without sockets, and clients that speak bytes.
 
+mod limits;
 mod replays;
 
 use super::{Accepted, Options, Output, Shard};
@@ -493,42 +494,6 @@ fn the_hot_structs_grow_by_decision_only() {
 }
 
 #[test]
-fn one_client_more_than_the_maximum_is_told_so() {
-    let mut options = Options::default();
-    options.process.connections_max = Some(2);
-    let mut world = World::new(1, &options);
-    let first = world.connect(0, Version::V5, "1");
-    world.connect(0, Version::V5, "2");
-    let third = world.connect_with(0, &Connect::new(Version::V5, "3", true, 0));
-    assert_eq!(world.take(third), ["CONNACK QuotaExceeded false"]);
-    assert!(world.clients[third].closed);
-    let old = world.connect_with(0, &Connect::new(Version::V311, "4", true, 0));
-    assert_eq!(world.take(old), ["CONNACK NotAuthorized false"], "return code 5");
-    // Whoever takes its own session over is not one more.
-    world.connect(0, Version::V5, "1");
-    assert!(world.clients[first].closed);
-    assert_eq!(world.shards[0].client_count(), 2);
-}
-
-#[test]
-fn over_the_memory_watermark_publishers_wait_and_new_clients_are_refused() {
-    let mut world = World::new(1, &Options::default());
-    let publisher = world.connect(0, Version::V5, "p");
-    let subscriber = world.connect(0, Version::V5, "s");
-    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
-    let (shard, now) = (&mut world.shards[0], world.now);
-    shard.handle_pressure(now, true);
-    world.publish(publisher, "t", "x", QoS::AtLeastOnce, 1, false);
-    assert_eq!(world.take(subscriber), ["PUBLISH t x q1 id=1"], "what was read already is not lost");
-    assert_eq!(world.shards[0].residue().paused, 1);
-    let stranger = world.connect_with(0, &Connect::new(Version::V5, "n", true, 0));
-    assert_eq!(world.take(stranger), ["CONNACK QuotaExceeded false"]);
-    world.shards[0].handle_pressure(world.now, false);
-    assert_eq!(world.shards[0].residue().paused, 0);
-    world.connect(0, Version::V5, "n");
-}
-
-#[test]
 fn a_slow_subscriber_loses_qos_0_and_holds_up_nobody() {
     let mut options = Options::default();
     options.queue.qos0_bytes_max = 10_000;
@@ -576,43 +541,6 @@ fn a_slow_subscriber_loses_qos_0_and_holds_up_nobody() {
     world.shards[0].handle_sent(world.now, slow_id, stuck.unwrap());
     world.settle();
     assert_eq!(world.take(slow).len(), 10);
-}
-
-#[test]
-fn the_retained_store_is_bounded_and_what_expired_makes_room() {
-    let mut options = Options::default();
-    options.route.retained_messages_max = Some(2);
-    let mut world = World::new(1, &options);
-    let publisher = world.connect(0, Version::V5, "p");
-    let publish = |world: &mut World, topic: &str, expiry| {
-        let delivery = Delivery {
-            dup: false,
-            qos: QoS::AtLeastOnce,
-            retain: true,
-            topic,
-            topic_alias: None,
-            packet_id: Some(packet_id(1)),
-            expiry,
-            subscription_ids: &[],
-            properties: &[],
-            payload: b"x",
-        };
-        let mut bytes = Vec::new();
-        delivery.encode(Version::V5, &mut bytes);
-        world.send(publisher, &bytes);
-        world.take(publisher)
-    };
-    assert_eq!(publish(&mut world, "a", None), ["PUBACK 1 NoMatchingSubscribers"]);
-    assert_eq!(
-        publish(&mut world, "b", Some(10)),
-        ["PUBACK 1 NoMatchingSubscribers"],
-        "the bound is reached"
-    );
-    assert_eq!(publish(&mut world, "c", None), ["PUBACK 1 QuotaExceeded"], "one more is over it");
-    assert_eq!(world.shards[0].counters().not_retained, 1);
-    world.advance(11_000);
-    assert_eq!(publish(&mut world, "c", None), ["PUBACK 1 NoMatchingSubscribers"]);
-    assert_eq!(world.shards[0].retained_count(), 2);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::Driver;
 use super::sockets::Socket;
 use crate::base::Mono;
 use crate::runtime::listener::{self, Unbound};
+use crate::runtime::mailbox::LANDING_NONE;
 use crate::runtime::net::Descriptor;
 use crate::shard::Accepted;
 use nix::errno::Errno;
@@ -11,8 +12,8 @@ use std::net::{SocketAddr, TcpListener};
 
 /// Accepts in flight a listener: a turn takes so many connections. 16 a turn are far more than the kernel can set up.
 const ACCEPTS: u32 = 16;
-/// Descriptors kept free in each ring for connections handed over by other shards.
-const KEPT_FREE: u32 = 64;
+/// Descriptors of a full shard that are kept for clients that have to be told so, a quarter of smaller tables.
+const RESERVE: usize = 64;
 /// How long accepting stops after the system ran out of something.
 const RETRY_MS: u64 = 1_000;
 /// A warning about full tables is repeated after this.
@@ -96,13 +97,12 @@ impl Driver {
             self.open_ring();
         }
         let (ring, free) = self.rings.roomiest();
-        if ring != self.landing {
-            self.landing = ring;
-            self.mesh.set_landing(self.id, ring);
-        }
+        self.move_landing(ring, free);
         let net = self.rings.at(ring);
         let pending = u32::try_from(net.accepts()).expect("a few a listener");
-        let mut room = free.saturating_sub(KEPT_FREE.min(free / 2)).saturating_sub(pending);
+        let strangers = u32::try_from(self.shard.room_for_strangers()).unwrap_or(u32::MAX);
+        // Accepts that find no descriptor lose their client: as many are kept free for hand-overs that are on their way.
+        let mut room = free.saturating_sub(ACCEPTS.min(free / 2)).min(strangers).saturating_sub(pending);
         let mut is_full = false;
         for (index, listener) in (0u32..).zip(&mut self.listeners) {
             if listener.retry_at.is_some_and(|at| at > self.now.mono) {
@@ -115,7 +115,7 @@ impl Driver {
             }
             listener.in_flight += count;
             room -= count;
-            is_full |= listener.in_flight == 0;
+            is_full |= listener.in_flight == 0 && strangers > 0;
         }
         if is_full {
             let connections = self.sockets.len();
@@ -127,6 +127,24 @@ impl Driver {
                 );
             });
         }
+    }
+
+    /// Tells the other shards which ring has room for their connections: none, while what is left is for those accepted here.
+    fn move_landing(&mut self, ring: usize, free: u32) {
+        let listeners = u32::try_from(self.listeners.len()).expect("a few");
+        let is_short = free <= (ACCEPTS * (listeners + 1)).min(self.rings.descriptors() / 4);
+        let landing = if is_short { LANDING_NONE } else { ring };
+        if landing != self.landing {
+            self.landing = landing;
+            self.mesh.set_landing(self.id, landing);
+        }
+    }
+
+    /// Tells the shard how many clients there are sockets for, once this is known.
+    pub(super) fn limit_clients(&mut self) {
+        let max = self.rings.descriptors_max();
+        let reserve = RESERVE.min(self.rings.descriptors() as usize / 4);
+        self.shard.handle_sockets_max(max.map(|max| max - reserve));
     }
 
     /// Accepts nothing more.
@@ -147,9 +165,14 @@ impl Driver {
             Err(error) => {
                 self.rings.stop_opening();
                 let rings = self.rings.len();
-                tracing::warn!(rings, "no further network ring can be opened: {error}");
+                tracing::warn!(
+                    rings,
+                    "no further network ring can be opened: {error}; raise the descriptor limit (`ulimit -n`, systemd \
+                     LimitNOFILE)"
+                );
             }
         }
+        self.limit_clients();
     }
 
     /// Warns, but not again for a while.

@@ -28,6 +28,7 @@ mod mail;
 mod receive;
 mod rings;
 mod sockets;
+mod spare;
 
 use super::clock;
 use super::control::Control;
@@ -43,6 +44,7 @@ use hand_over::Move;
 use hashbrown::HashMap;
 use rings::Rings;
 use sockets::Sockets;
+use spare::SpareTime;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -103,6 +105,7 @@ pub(super) struct Driver {
     finished: bool,
     /// No warning about full tables before this.
     quiet_until: Mono,
+    spare: SpareTime,
 }
 
 impl Driver {
@@ -116,7 +119,7 @@ impl Driver {
         let rings = Rings::new(descriptors, count_max, Arc::clone(control.event(id.index())))?;
         mesh.publish_ring(id, 0, rings.ring_fd(0));
         let now = clock::now();
-        Ok(Self {
+        let mut driver = Self {
             id,
             shard: Shard::new(options, id, mesh.shards(), key, now),
             rings,
@@ -143,7 +146,10 @@ impl Driver {
             leaving: None,
             finished: false,
             quiet_until: now.mono,
-        })
+            spare: SpareTime::default(),
+        };
+        driver.limit_clients();
+        Ok(driver)
     }
 
     /// Lets clients in.
@@ -193,6 +199,7 @@ impl Driver {
         self.end_lingering();
         self.rearm();
         self.keep_accepting();
+        self.use_spare_time();
         self.ring_doorbells();
     }
 
@@ -260,7 +267,9 @@ impl Driver {
         let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
         let stalled = self.stalled.front().map(|(at, _)| *at);
         let accepting = self.listeners.iter().filter_map(Listener::retry_at).min();
-        [self.shard.next_deadline(), lingering, stalled, accepting, self.leaving].into_iter().flatten().min()
+        let known =
+            [self.shard.next_deadline(), lingering, stalled, accepting, self.leaving, self.spare.at()];
+        known.into_iter().flatten().min()
     }
 }
 

@@ -55,6 +55,11 @@ impl Rings {
         self.rings.len()
     }
 
+    /// Slots of each ring.
+    pub(super) fn descriptors(&self) -> u32 {
+        self.options.descriptors
+    }
+
     pub(super) fn at(&mut self, ring: usize) -> &mut NetRing {
         &mut self.rings[ring]
     }
@@ -79,6 +84,17 @@ impl Rings {
         let free = self.rings.iter().map(NetRing::descriptors_free).enumerate();
         // The first of equals, so that a shard that fits into one ring uses one.
         free.rev().max_by_key(|(_, free)| *free).expect("there is a first ring")
+    }
+
+    /// Sockets in all rings together, once no further one can be opened.
+    pub(super) fn descriptors_max(&self) -> Option<usize> {
+        let all = self.rings.len().saturating_mul(self.options.descriptors as usize);
+        (self.rings.len() >= self.count_max).then_some(all)
+    }
+
+    /// Gives the pages of receive buffers back that hold nothing: they are resident again where traffic is.
+    pub(super) fn release_buffers(&mut self) {
+        self.rings.iter_mut().for_each(NetRing::release_buffers);
     }
 
     /// Whether another ring should be opened, and may.

@@ -117,8 +117,11 @@ impl Socket {
 /// All sockets of a shard. Grows in chunks; never copies.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
+    /// Empty ones hold nothing yet, or nothing any more.
     chunks: Vec<Box<[Socket]>>,
     len: usize,
+    /// Taken out since the last look for chunks to free.
+    removed: usize,
 }
 
 const VACANT: Socket = Socket {
@@ -138,9 +141,13 @@ impl Sockets {
     pub(super) fn insert(&mut self, connection: ConnectionId, socket: Socket) {
         let index = connection.slot as usize;
         while self.chunks.len() <= index / CHUNK_LEN {
-            self.chunks.push(vec![VACANT; CHUNK_LEN].into_boxed_slice());
+            self.chunks.push(Box::default());
         }
-        let entry = &mut self.chunks[index / CHUNK_LEN][index % CHUNK_LEN];
+        let chunk = &mut self.chunks[index / CHUNK_LEN];
+        if chunk.is_empty() {
+            *chunk = vec![VACANT; CHUNK_LEN].into_boxed_slice();
+        }
+        let entry = &mut chunk[index % CHUNK_LEN];
         assert!(!entry.is(Flag::Open), "slot {index} is in use");
         *entry = socket;
         self.len += 1;
@@ -156,7 +163,23 @@ impl Sockets {
         let entry = self.get_mut(connection)?;
         let socket = std::mem::replace(entry, VACANT);
         self.len -= 1;
+        self.removed += 1;
         Some(socket)
+    }
+
+    /// Frees the chunks in which no socket is. Looks at every entry, when much has gone since the last time.
+    pub(super) fn shrink(&mut self) {
+        if self.removed == 0 || self.removed * 4 < self.chunks.len() * CHUNK_LEN {
+            return;
+        }
+        self.removed = 0;
+        for chunk in &mut self.chunks {
+            if !chunk.iter().any(|socket| socket.is(Flag::Open)) {
+                *chunk = Box::default();
+            }
+        }
+        while self.chunks.pop_if(|chunk| chunk.is_empty()).is_some() {}
+        self.chunks.shrink_to_fit();
     }
 
     /// Sockets in use.
@@ -185,6 +208,23 @@ mod tests {
         assert!(sockets.get_mut(old).is_none());
         assert_eq!(sockets.get_mut(new).unwrap().descriptor, Descriptor(2));
         assert_eq!(sockets.len(), 1);
+    }
+
+    #[test]
+    fn chunks_without_sockets_are_freed() {
+        let mut sockets = Sockets::default();
+        let id = |slot| ConnectionId { slot, generation: 0 };
+        for slot in 0..100_000 {
+            sockets.insert(id(slot), Socket::new(id(slot), 0, Descriptor(slot)));
+        }
+        for slot in (0..100_000).filter(|slot| *slot != 5000) {
+            sockets.remove(id(slot));
+        }
+        sockets.shrink();
+        assert_eq!(sockets.chunks.iter().map(|chunk| chunk.len()).sum::<usize>(), CHUNK_LEN);
+        assert!(sockets.get_mut(id(5000)).is_some() && sockets.get_mut(id(0)).is_none());
+        sockets.insert(id(0), Socket::new(id(0), 0, Descriptor(0)));
+        assert_eq!(sockets.len(), 2);
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl ReceiveBuffers {
         self.size
     }
 
+    /// Forgets what is in all buffers; nobody may need any of it.
+    pub(super) fn discard(&self) {
+        self.pages.discard();
+    }
+
     /// Where the kernel is to write.
     pub(super) fn start(&self, buffer: &Buffer) -> NonNull<u8> {
         assert_eq!(buffer.pool, self.pool, "the buffer is another pool's");

@@ -28,6 +28,14 @@ impl Pages {
         self.pages.cast()
     }
 
+    /// Gives the memory back to the system until somebody writes; reads as zeroes, or as what it was if the system refuses.
+    pub(super) fn discard(&self) {
+        // SAFETY: the range is the live allocation of `new`, whole pages, private and anonymous; whoever reads it reads zeroes
+        // then, which are valid bytes, and no reference to any of it exists (`NetRing::release_buffers` sees to that).
+        let result = unsafe { libc::madvise(self.base().as_ptr().cast(), self.size(), libc::MADV_DONTNEED) };
+        debug_assert_eq!(result, 0, "the range is ours");
+    }
+
     /// Bytes in the run.
     pub(super) fn size(&self) -> usize {
         self.pages.len() * PAGE_SIZE
@@ -45,6 +53,17 @@ impl Drop for Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn discarded_pages_are_zero_again() {
+        let pages = Pages::new(1 << 20);
+        let at = pages.base();
+        // SAFETY: inside the run, and nobody else uses it.
+        unsafe { at.write(7) };
+        pages.discard();
+        // SAFETY: as above.
+        assert_eq!(unsafe { at.read() }, 0);
+    }
 
     #[test]
     fn pages_are_aligned_and_enough() {

@@ -20,7 +20,9 @@ pub struct SendId(pub u32);
 /// Pieces of one SENDMSG: beyond, another one follows. The kernel's bound is 1024.
 const PIECES_MAX: usize = 256;
 
-const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+/// Not MSG_WAITALL: with it one operation waits for room again and again, and after 128 times the kernel gives it a worker
+/// thread of its own, for as long as the peer does not read. So a send ends with what the socket took, and is asked again.
+const FLAGS: i32 = libc::MSG_NOSIGNAL;
 
 pub(super) struct Sending {
     connection: ConnectionId,
@@ -184,6 +186,42 @@ mod tests {
             }
         }
         panic!("nothing completed in time");
+    }
+
+    /// Whether the kernel runs a worker for a ring of this thread.
+    fn has_worker() -> bool {
+        let name = format!("iou-wrk-{}", nix::unistd::gettid());
+        let name = &name[..name.len().min(15)];
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.map_while(Result::ok).map(|task| std::fs::read_to_string(task.path().join("comm")));
+        names.map_while(Result::ok).any(|comm| comm.trim_end() == name)
+    }
+
+    #[test]
+    fn a_slow_reader_takes_no_worker_thread() {
+        let (buffers, _) = ReceiveBuffers::new(1, 64);
+        let options = RingOptions { submissions: 8, completions: 8, descriptors: 2 };
+        let mut ring = NetRing::new(options, buffers).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket2::SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        socket2::SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
+        ring.accept(0, &listener);
+        let Completion::Accepted { descriptor, .. } = next(&mut ring) else { panic!("accepted") };
+        let connection = ConnectionId { slot: 0, generation: 0 };
+        let mut buffer = Box::<OutBuffer>::default();
+        buffer.bytes_mut().resize(4 << 20, 1);
+        ring.send(connection, descriptor, buffer);
+        client.set_nonblocking(true).unwrap();
+        let (mut read, mut completions) = (0, Vec::new());
+        while ring.sends() > 0 {
+            ring.wait(Some(Duration::from_millis(1))).unwrap();
+            ring.reap(&mut completions);
+            let mut piece = [0; 2048];
+            read += std::io::Read::read(&mut &client, &mut piece).unwrap_or(0);
+            assert!(!has_worker(), "after {read} bytes");
+        }
+        assert!(matches!(completions[..], [Completion::Sent { result: Ok(()), .. }]), "{completions:?}");
     }
 
     #[test]

@@ -1,0 +1,79 @@
+//! Giving memory back: to the allocator when many clients have gone, to the system when a shard is quiet again.
+//!
+//! Looked at every few seconds while anything happens at all; a shard where nothing happens is not woken for it.
+
+use super::Driver;
+use crate::base::Mono;
+use crate::runtime::memory;
+
+/// Between two looks.
+const EVERY_MS: u64 = 5_000;
+/// A shard with fewer turns between two looks is quiet: 20 a second.
+const QUIET_TURNS: u32 = 100;
+/// A queue of the driver's that is longer than this is given back when it is empty.
+const KEPT_LEN: usize = 1024;
+
+/// When there was time, and what for.
+#[derive(Debug, Default)]
+pub(super) struct SpareTime {
+    /// The next look, if something has happened since the last one.
+    at: Option<Mono>,
+    /// The turn of the last look.
+    turn: u32,
+    /// It was busy since memory was last given back to the system.
+    was_busy: bool,
+}
+
+impl SpareTime {
+    /// When there is something to do though nothing happens.
+    pub(super) fn at(&self) -> Option<Mono> {
+        self.at
+    }
+}
+
+impl Driver {
+    /// At the end of a turn: gives memory back if it is time to.
+    pub(super) fn use_spare_time(&mut self) {
+        let Some(at) = self.spare.at else {
+            self.spare.at = Some(self.now.mono.plus_ms(EVERY_MS));
+            return;
+        };
+        if at > self.now.mono {
+            return;
+        }
+        let is_quiet = self.turn.wrapping_sub(self.spare.turn) < QUIET_TURNS;
+        self.spare.turn = self.turn;
+        let freed_much = self.shard.handle_spare_time(self.now);
+        self.shrink_queues();
+        self.sockets.shrink();
+        if is_quiet && (self.spare.was_busy || freed_much) {
+            self.rings.release_buffers();
+            memory::collect();
+            self.spare.was_busy = false;
+        } else if freed_much {
+            memory::collect();
+        }
+        self.spare.was_busy |= !is_quiet;
+        // Once more after it was busy, to see whether it has become quiet.
+        self.spare.at = self.spare.was_busy.then(|| self.now.mono.plus_ms(EVERY_MS));
+    }
+
+    fn shrink_queues(&mut self) {
+        if self.closing.is_empty() && self.closing.capacity() > KEPT_LEN {
+            self.closing.shrink_to_fit();
+        }
+        if self.moves.is_empty() && self.moves.capacity() > KEPT_LEN {
+            self.moves.shrink_to_fit();
+        }
+        for queue in [&mut self.rearm, &mut self.throttled] {
+            queue.shrink_to(KEPT_LEN);
+        }
+        self.starved.shrink_to(KEPT_LEN);
+        self.lingering.shrink_to(KEPT_LEN);
+        self.stalled.shrink_to(KEPT_LEN);
+        self.completions.shrink_to(KEPT_LEN);
+        for queue in &mut self.waiting {
+            queue.shrink_to(KEPT_LEN);
+        }
+    }
+}
