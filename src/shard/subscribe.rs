@@ -97,16 +97,16 @@ impl Shard {
         match parse_filter(filter.filter) {
             None => return ReasonCode::TopicFilterInvalid,
             Some(Filter::Plain(text)) => {
-                if (full || self.pressure) && !self.is_subscribed(session, text) {
-                    return self.over_subscriptions_max(full);
+                if full && !self.is_subscribed(session, text) {
+                    return self.over_subscriptions_max();
                 }
                 self.subscribe_plain(session, text, options, filter.retain_handling, token);
             }
             Some(Filter::Shared { group, filter: text }) => {
                 let known =
                     entry.shared().iter().any(|shared| *shared.group == *group && *shared.filter == *text);
-                if (full || self.pressure) && !known {
-                    return self.over_subscriptions_max(full);
+                if full && !known {
+                    return self.over_subscriptions_max();
                 }
                 self.subscribe_shared(session, group, text, options, token);
             }
@@ -118,9 +118,8 @@ impl Shard {
         }
     }
 
-    /// Refuses a subscription: the session has too many (`full`), or memory is short.
-    fn over_subscriptions_max(&mut self, full: bool) -> ReasonCode {
-        self.met(if full { Limit::Subscriptions } else { Limit::MemoryForSubscription });
+    fn over_subscriptions_max(&mut self) -> ReasonCode {
+        self.met(Limit::Subscriptions);
         ReasonCode::QuotaExceeded
     }
 

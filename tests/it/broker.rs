@@ -129,6 +129,19 @@ impl Broker {
         self.process.child.id()
     }
 
+    /// What it has logged so far.
+    #[allow(dead_code, reason = "for tests that look for causes")]
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.process.stderr.wait_for(|state| Some(state.lines.clone()))
+    }
+
+    /// Waits until it logs a line with this text, after the first `skip` ones.
+    #[allow(dead_code, reason = "for tests that look for causes")]
+    pub(crate) fn wait_for_line(&self, skip: usize, text: &str) {
+        let is_it = |line: &String| line.contains(text);
+        self.process.stderr.wait_for(|state| state.lines.iter().skip(skip).any(is_it).then_some(()));
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         self.process.terminate();
