@@ -21,8 +21,13 @@ pub struct Traffic([[Flow; 3]; 3]);
 impl Traffic {
     /// Counts one PUBLISH of so many bytes.
     pub(super) fn count(&mut self, version: Version, qos: QoS, bytes: usize) {
+        self.count_all(version, qos, 1, bytes);
+    }
+
+    /// Counts so many PUBLISH packets of so many bytes together.
+    pub(super) fn count_all(&mut self, version: Version, qos: QoS, messages: usize, bytes: usize) {
         let flow = &mut self.0[version.index()][usize::from(qos.bits())];
-        flow.messages += 1;
+        flow.messages += messages as u64;
         flow.bytes += bytes as u64;
     }
 

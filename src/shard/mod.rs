@@ -38,6 +38,7 @@ mod pump;
 mod read;
 mod replay;
 mod routing;
+mod run;
 mod sessions;
 mod subscribe;
 #[cfg(test)]

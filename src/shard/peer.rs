@@ -4,6 +4,7 @@
 //! handled goes back to its sender empty, so that in steady state nothing is allocated.
 
 use super::options::Budgets;
+use super::run::Run;
 use crate::base::{Message, MessageHead, MessageRef, SessionId, ShardId, VhostId};
 use crate::queue::GroupRef;
 use crate::route::retained::Cursor;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 /// Messages of at most this size, in bytes, travel inside the batch; larger ones by reference count.
 const INLINE_SIZE_MAX: usize = 256;
+/// Packets of a run between shards are at most so large, with their topic: larger ones travel by reference count.
+pub(super) const RUN_PACKET_SIZE_MAX: usize = 2 * INLINE_SIZE_MAX;
 /// Emptied batches a shard keeps for each other shard.
 const SPARE_BATCHES: usize = 8;
 
@@ -56,6 +59,16 @@ pub(super) enum PeerMessage {
         commit: Option<CommitRef>,
         /// If it was published with RETAIN: how many the sender has sent to the topic's retained home, this one included.
         retained_sequence: u64,
+    },
+    /// QoS 0 packets in the batch's bytes from `at` on, that somebody there subscribes to.
+    Run {
+        head: MessageHead,
+        topic_hash: u64,
+        at: u32,
+        size: u32,
+        packet_size: u16,
+        head_size: u16,
+        topic_at: u16,
     },
     /// A publish is done on a target.
     Committed { commit: CommitRef, outcome: Outcome },
@@ -196,6 +209,24 @@ impl Outbox {
         };
         // Into this very batch, full or not by now: the bytes are here.
         batch.messages.push(make(body));
+    }
+
+    /// Puts a run at the end.
+    pub(super) fn push_run(&mut self, head: MessageHead, topic_hash: u64, run: Run<'_>) {
+        let small = |size: usize| u16::try_from(size).expect("at most RUN_PACKET_SIZE_MAX");
+        let long = |size: usize| u32::try_from(size).expect("bounded by Budgets::batch_bytes");
+        let batch = self.last();
+        let message = PeerMessage::Run {
+            head,
+            topic_hash,
+            at: long(batch.data.len()),
+            size: long(run.bytes.len()),
+            packet_size: small(run.packet_size),
+            head_size: small(run.head_size),
+            topic_at: small(run.topic_at),
+        };
+        batch.data.extend_from_slice(run.bytes);
+        batch.messages.push(message);
     }
 
     /// The next batch to send.

@@ -2,6 +2,7 @@
 
 use super::Shard;
 use super::peer::{PeerBatch, PeerMessage, borrow};
+use super::run::Run;
 use crate::base::ShardId;
 use crate::session::Outcome;
 
@@ -33,6 +34,15 @@ impl Shard {
                 if let Some(commit) = commit.filter(|_| waits == 0) {
                     self.report(from, commit, outcome);
                 }
+            }
+            PeerMessage::Run { head, topic_hash, at, size, packet_size, head_size, topic_at } => {
+                let run = Run {
+                    bytes: &data[at as usize..][..size as usize],
+                    packet_size: packet_size.into(),
+                    head_size: head_size.into(),
+                    topic_at: topic_at.into(),
+                };
+                self.route_run_from(from, head, topic_hash, run);
             }
             PeerMessage::Committed { commit, outcome } => self.committed(commit, outcome),
             PeerMessage::Interest { delta, sequence } => {

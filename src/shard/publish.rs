@@ -4,7 +4,7 @@ use super::Shard;
 use super::peer::CommitRef;
 use super::read::Flow;
 use crate::base::{MessageHead, MessageRef, PacketId, Publisher, QoS, ReasonCode, Version, Wall};
-use crate::codec::{self, Ack, AckKind, Packet, Publish, RawPacket, Sender};
+use crate::codec::{self, Ack, AckKind, Packet, RawPacket, Sender};
 use crate::session::{Outcome, Ready, Violation};
 use std::num::NonZeroU16;
 use std::rc::Rc;
@@ -30,9 +30,10 @@ impl Shard {
             connection.publishes = true;
         }
         self.counters.received.count(version, publish.qos, whole.len());
+        let expires_at = publish.expiry.map_or(Wall::NEVER, |secs| self.now.wall.plus_secs(secs));
         let mut scratch = std::mem::take(&mut self.scratch.properties);
         let message = MessageRef {
-            head: self.head_of(session, &publish),
+            head: self.head_of(session, publish.qos, publish.retain, expires_at),
             topic: alias.as_deref().unwrap_or(publish.topic),
             properties: publish.properties.forward(&mut scratch),
             payload: publish.payload,
@@ -53,14 +54,14 @@ impl Shard {
         Ok(if open { Flow::Continue } else { Flow::Stop })
     }
 
-    fn head_of(&self, session: u32, publish: &Publish<'_>) -> MessageHead {
+    pub(super) fn head_of(&self, session: u32, qos: QoS, retain: bool, expires_at: Wall) -> MessageHead {
         let entry = self.sessions.at(session).expect("the connection's session exists");
         let id = self.sessions.id_at(session).expect("the connection's session exists");
         MessageHead {
             vhost: entry.vhost,
-            qos: publish.qos,
-            retain: publish.retain,
-            expires_at: publish.expiry.map_or(Wall::NEVER, |secs| self.now.wall.plus_secs(secs)),
+            qos,
+            retain,
+            expires_at,
             publisher: Some(Publisher { session: id, client_hash: entry.client_hash }),
         }
     }

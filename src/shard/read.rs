@@ -7,6 +7,7 @@ use super::Shard;
 use super::cause::Cause;
 use super::connection::{PAUSED_OUT, PAUSED_OVERLOAD, Phase};
 use super::limit::Limit;
+use super::run::Behind;
 use crate::base::{ReasonCode, Version};
 use crate::codec::{self, Disconnect, Frame, Packet, PacketType, RawPacket, Sender};
 use crate::session::{Violation, expiry_on_disconnect};
@@ -32,15 +33,25 @@ impl Shard {
                 None => return,
             }
         }
+        // So many bytes are no run.
+        let mut single = 0usize;
         while !bytes.is_empty() {
             let size_max = self.packet_size_max(slot);
             match codec::frame(bytes, size_max) {
                 Ok(Frame::Complete(raw)) => {
-                    let size = raw.size;
+                    let (size, fixed_size) = (raw.size, raw.size - raw.body.len());
                     if self.packet(slot, raw, bytes) == Flow::Stop {
                         return;
                     }
-                    bytes = &bytes[size..];
+                    let (first, rest) = bytes.split_at(size);
+                    bytes = rest;
+                    single = single.saturating_sub(size);
+                    if single == 0 {
+                        match self.read_run(slot, first, fixed_size, rest) {
+                            Behind::Done(size) => bytes = &rest[size..],
+                            Behind::Single(size) => single = size,
+                        }
+                    }
                 }
                 Ok(Frame::Incomplete { .. }) => return self.keep_partial(slot, bytes.to_vec()),
                 Err(malformed) => return self.violate(slot, malformed.into()),
@@ -213,7 +224,7 @@ impl Shard {
     }
 
     /// A client that does not read its answers, or publishes while others are behind, is not read from for a while.
-    fn pause_if_flooded(&mut self, slot: u32) {
+    pub(super) fn pause_if_flooded(&mut self, slot: u32) {
         let Some(connection) = self.links.at(slot) else { return };
         let backlog = super::connection::Links::backlog(connection).bytes;
         if backlog >= self.options.budgets.out_bytes_pause && connection.paused & PAUSED_OUT == 0 {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     /// The filters that match `topic`, as of `generation`.
-    filters: Vec<FilterId>,
+    pub(super) filters: Vec<FilterId>,
     topic: String,
     vhost: VhostId,
     topic_hash: u64,
@@ -28,6 +28,8 @@ pub(super) struct Scratch {
     /// The other shards that want `topic`, as of so many deltas heard.
     masks: Option<(u64, Masks)>,
     subscriptions: Vec<Subscription>,
+    /// Connections that take a run.
+    pub(super) links: Vec<u32>,
     pub(super) properties: Vec<u8>,
     pub(super) encoded: Encoded,
 }
@@ -119,7 +121,7 @@ impl Shard {
     }
 
     /// Finds the filters that match, unless they are known from the message before.
-    fn match_topic(&mut self, vhost: VhostId, topic: &str) -> u64 {
+    pub(super) fn match_topic(&mut self, vhost: VhostId, topic: &str) -> u64 {
         let scratch = &mut self.scratch;
         let generation = self.trie.generation();
         if scratch.generation == Some(generation) && scratch.vhost == vhost && scratch.topic == topic {
@@ -185,7 +187,7 @@ impl Shard {
     }
 
     /// What one subscription makes of a message; `None` if No Local keeps it away. [MQTT-3.8.3-3]
-    fn target(&self, subscription: Subscription, message: &MessageRef<'_>) -> Option<Target> {
+    pub(super) fn target(&self, subscription: Subscription, message: &MessageRef<'_>) -> Option<Target> {
         let subscriber = subscription.subscriber();
         let options = subscription.options();
         if options.no_local && self.is_publisher(subscriber, message) {
@@ -269,7 +271,7 @@ impl Shard {
     }
 
     /// The other shards that want the message that was matched last.
-    fn interested(&mut self, message: &MessageRef<'_>, topic_hash: u64) -> Masks {
+    pub(super) fn interested(&mut self, message: &MessageRef<'_>, topic_hash: u64) -> Masks {
         let heard = self.mesh.deltas_heard;
         match self.scratch.masks {
             Some((as_of, masks)) if as_of == heard => masks,

@@ -2,6 +2,7 @@
 
 mod limits;
 mod replays;
+mod runs;
 
 use super::{Accepted, Options, Output, Shard};
 use crate::base::{ConnectionId, HashKey, Mono, Now, PacketId, QoS, ReasonCode, ShardId, Version, Wall};
