@@ -37,7 +37,8 @@
 //! # The way of a message
 //!
 //! `runtime` reads bytes from a ring and gives them to [`Shard::handle_bytes`](shard::Shard::handle_bytes). `shard/read` cuts
-//! packets, `shard/publish` checks a PUBLISH against its session, `shard/routing` finds the filters that match in the trie of
+//! packets (`shard/run` takes QoS 0 packets behind each other that begin alike in one piece), `shard/publish` checks a PUBLISH against its
+//! session, `shard/routing` finds the filters that match in the trie of
 //! this shard's own subscribers and, by the interest index, the other shards that have one; `shard/deliver` encodes into the
 //! out-buffers of the subscribers' connections, or queues. At the end of the turn the driver takes each dirty connection's buffer
 //! ([`poll_send`](shard::Shard::poll_send)) and each mailbox batch ([`poll_peer`](shard::Shard::poll_peer)). Nothing on the way

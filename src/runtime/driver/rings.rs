@@ -1,7 +1,8 @@
 //! The network rings of one shard: one at first, more when its descriptor table fills up.
 //!
 //! The first ring is where the shard waits; a further one reports there through the shard's event descriptor. Each ring has
-//! receive buffers of its own: what is published cannot be taken back, so a ring could starve beside an idle one that has all.
+//! receive buffers of its own: what is published cannot be taken back, so a ring could starve beside an idle one that has all. It is given few at
+//! first, and twice as many whenever a turn used more than half: the kernel takes them in turn, so all it has become resident.
 
 use crate::runtime::mailbox::RINGS_MAX;
 use crate::runtime::net::{Buffer, Completion, NetRing, ReceiveBuffers, RingFd, RingOptions};
@@ -14,8 +15,11 @@ use std::time::Duration;
 const BUFFER_SIZE: u32 = 4096;
 /// Receive buffers of the first ring: 4 MiB, which most shards never exceed.
 const BUFFERS_FIRST: u16 = 1024;
-/// Receive buffers of a further ring: 256 KiB, resident once there was traffic.
+/// Receive buffers of a further ring: 256 KiB.
 const BUFFERS_FURTHER: u16 = 64;
+/// Of these, those a ring has from the start.
+const GRANT_FIRST: usize = 64;
+const GRANT_FURTHER: usize = 16;
 
 /// Of a further ring: it serves fewer connections than the first.
 const FURTHER: (u32, u32) = (1024, 4096);
@@ -27,6 +31,8 @@ const FREE_MIN: u32 = 1024;
 #[derive(Debug)]
 pub(super) struct Rings {
     rings: Vec<NetRing>,
+    /// For each ring, the receive buffers it has not needed yet.
+    reserves: Vec<Vec<Buffer>>,
     event: Arc<OwnedFd>,
     options: RingOptions,
     count_max: usize,
@@ -36,18 +42,20 @@ impl Rings {
     /// The first ring, watching `event`; up to `count_max` may be opened, each with `descriptors` slots.
     pub(super) fn new(descriptors: u32, count_max: usize, event: Arc<OwnedFd>) -> io::Result<Self> {
         let options = RingOptions { descriptors, ..RingOptions::default() };
-        let mut first = with_buffers(options, BUFFERS_FIRST)?;
+        let (mut first, reserve) = with_buffers(options, BUFFERS_FIRST, GRANT_FIRST)?;
         first.watch(Arc::clone(&event));
-        Ok(Self { rings: vec![first], event, options, count_max: count_max.clamp(1, RINGS_MAX) })
+        let reserves = vec![reserve];
+        Ok(Self { rings: vec![first], reserves, event, options, count_max: count_max.clamp(1, RINGS_MAX) })
     }
 
     /// Opens a further ring; gives its index.
     pub(super) fn open(&mut self) -> io::Result<usize> {
         let (submissions, completions) = FURTHER;
         let options = RingOptions { submissions, completions, ..self.options };
-        let mut ring = with_buffers(options, BUFFERS_FURTHER)?;
+        let (mut ring, reserve) = with_buffers(options, BUFFERS_FURTHER, GRANT_FURTHER)?;
         ring.report_to(&self.event)?;
         self.rings.push(ring);
+        self.reserves.push(reserve);
         Ok(self.rings.len() - 1)
     }
 
@@ -94,7 +102,9 @@ impl Rings {
 
     /// Gives the pages of receive buffers back that hold nothing: they are resident again where traffic is.
     pub(super) fn release_buffers(&mut self) {
-        self.rings.iter_mut().for_each(NetRing::release_buffers);
+        for (ring, reserve) in self.rings.iter_mut().zip(&self.reserves) {
+            ring.release_buffers(reserve.len());
+        }
     }
 
     /// Whether another ring should be opened, and may.
@@ -131,12 +141,27 @@ impl Rings {
 
     pub(super) fn reap(&mut self, ring: usize, completions: &mut Vec<Completion>) {
         self.rings[ring].reap(completions);
+        self.grant(ring);
+    }
+
+    /// Gives a ring more buffers if more than half of those it has are in use.
+    fn grant(&mut self, ring: usize) {
+        let (ring, reserve) = (&mut self.rings[ring], &mut self.reserves[ring]);
+        if reserve.is_empty() {
+            return;
+        }
+        let granted = usize::from(ring.buffers().count()) - reserve.len();
+        if usize::from(ring.published()) < granted / 2 {
+            let rest = reserve.len().saturating_sub(granted);
+            reserve.drain(rest..).for_each(|buffer| ring.publish(buffer));
+        }
     }
 }
 
-fn with_buffers(options: RingOptions, count: u16) -> io::Result<NetRing> {
-    let (buffers, tokens) = ReceiveBuffers::new(count, BUFFER_SIZE);
+/// A ring that has `grant` of `count` buffers, and the others.
+fn with_buffers(options: RingOptions, count: u16, grant: usize) -> io::Result<(NetRing, Vec<Buffer>)> {
+    let (buffers, mut reserve) = ReceiveBuffers::new(count, BUFFER_SIZE);
     let mut ring = NetRing::new(options, buffers)?;
-    tokens.into_iter().for_each(|token| ring.publish(token));
-    Ok(ring)
+    reserve.drain(..grant.min(reserve.len())).for_each(|token| ring.publish(token));
+    Ok((ring, reserve))
 }

@@ -129,13 +129,14 @@ impl NetRing {
         self.buffer_ring.published()
     }
 
-    /// Gives the pages of the receive buffers back to the system, if the kernel has them all and nothing received waits in
-    /// them; they become resident again one by one.
+    /// Gives the pages of the receive buffers back to the system, if nothing received waits in them: the kernel has all but
+    /// `spare` that were never published. They become resident again one by one.
     ///
     /// Receives write to them only while this thread is in the kernel (DEFER_TASKRUN), and every buffer they have filled is
     /// named by a completion: so no byte is lost.
-    pub fn release_buffers(&mut self) {
-        if self.buffer_ring.published() == self.buffers.count() && !self.is_complete() {
+    pub fn release_buffers(&mut self, spare: usize) {
+        let empty = usize::from(self.buffer_ring.published()) + spare;
+        if empty == usize::from(self.buffers.count()) && !self.is_complete() {
             self.buffers.discard();
         }
         self.raw = Vec::new();
