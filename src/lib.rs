@@ -59,7 +59,7 @@
 //! - **SUBACK leaves when every shard sends matching messages here.** A publish after it is never missed.
 //! - **Acknowledgements leave in the order the publishes came**, each after all its targets have the message.
 //! - **A publisher never waits for a slow subscriber.** Each connection's and session's backlog has a bound and a policy; over the
-//!   process's memory bound whoever publishes is not read from, and nobody is killed.
+//!   process's memory bound whoever publishes is not read from, or slowly while it has something to acknowledge, and nobody is killed.
 //! - **Bad input ends one connection**, with the reason code its version has; memory for a packet grows with the bytes that
 //!   arrived, not with the length it announced.
 //! - **One table from violation to reason code**: [`session::Violation`]. Versions are a value, not a copy of the code.

@@ -215,6 +215,8 @@ fn losses(page: &mut Exposition, counters: &Counters) {
         ("too_large_for_client", counters.dropped_too_large),
         ("refused_by_client", counters.refused_by_client),
         ("retained_store_full", counters.not_retained),
+        ("memory_qos0", counters.dropped_overload),
+        ("memory_refused", counters.refused_overload),
     ] {
         family.sample(&[("cause", cause)], value);
     }

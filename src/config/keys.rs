@@ -251,7 +251,7 @@ const KEYS: &[Key] = &[
         bound(64 << 20, 1 << 50, Unit::Bytes),
         |draft| Slot::Number(&mut draft.config.shard.process.memory_max_bytes),
         "60 % of the machine's memory",
-        "Messages, queues and buffers of the whole process; above it publishers are paused and new clients refused.",
+        "Messages, queues and buffers of the whole process; above it publishers are paused or read slowly, new clients and subscriptions are refused.",
     ),
     key(
         "mqtt.max_connections",

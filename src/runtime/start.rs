@@ -269,7 +269,11 @@ fn watch_memory(control: &Control, own: u64, max: u64) {
     let was = control.is_short_of_memory();
     let short = memory::is_short(was, own, max);
     if short && !was {
-        tracing::warn!(own, max, "over quelea.memory.max_bytes: publishers are paused, new clients refused");
+        tracing::warn!(
+            own,
+            max,
+            "over quelea.memory.max_bytes: publishers are paused or read slowly, new clients and subscriptions are refused"
+        );
     } else if was && !short {
         tracing::info!(own, max, "below quelea.memory.max_bytes again");
     }

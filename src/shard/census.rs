@@ -49,7 +49,7 @@ pub struct Census {
     pub out_bytes: u64,
     /// Connections with a send on its way.
     pub sending: u64,
-    /// Connections that are not read from, for whatever reason.
+    /// Connections that are not read from, for whatever reason, or slowly.
     pub paused: u64,
     /// Subscriptions with QoS 0, and those with QoS 1 or 2.
     pub subscriptions: [u64; 2],
@@ -144,7 +144,7 @@ impl Census {
         self.out_bytes += connection.out.as_ref().map_or(0, |out| out.len() as u64);
         self.ready[0] += u64::from(connection.qos0_waiting);
         self.sending += u64::from(connection.sending);
-        self.paused += u64::from(connection.paused != 0);
+        self.paused += u64::from(connection.paused != 0 || connection.slow);
     }
 
     fn session(&mut self, session: &Session) {

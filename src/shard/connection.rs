@@ -1,10 +1,11 @@
 //! Connections of one shard: what is read in part, what waits to be sent, and what the driver has to do about them.
 
 use super::api::{Accepted, Output};
+use super::slow::Slow;
 use crate::base::{BufferPool, ConnectionId, Mono, OutBuffer, Slab, Version};
 use crate::queue::qos0::Backlog;
 use crate::session::aliases;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What a connection is in.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub(super) struct Connection {
     pub(super) paused: u8,
     /// It has published: it is what overload pauses.
     pub(super) publishes: bool,
+    /// It is in `Links::slow`.
+    pub(super) slow: bool,
 }
 
 /// Paused because its own out-buffer is full: it does not read what it asked for.
@@ -82,6 +85,10 @@ pub(super) struct Links {
     pub(super) outputs: VecDeque<Output>,
     /// Bytes of packets that have not arrived whole.
     pub(super) partial_bytes: usize,
+    /// Connections that are read slowly, by slot.
+    pub(super) slow: BTreeMap<u32, Slow>,
+    /// Bytes of packets that are kept for them.
+    pub(super) held_bytes: usize,
 }
 
 /// Spare out-buffers a shard keeps: enough that a busy one never allocates, small against everything else.
@@ -95,6 +102,8 @@ impl Links {
             dirty: VecDeque::new(),
             outputs: VecDeque::new(),
             partial_bytes: 0,
+            slow: BTreeMap::new(),
+            held_bytes: 0,
         }
     }
 
@@ -115,6 +124,7 @@ impl Links {
             dirty: false,
             paused: 0,
             publishes: false,
+            slow: false,
         });
         ConnectionId { slot, generation }
     }
@@ -212,6 +222,7 @@ impl Links {
     /// Forgets a connection; the driver hears of it in another way.
     pub(super) fn forget(&mut self, slot: u32) -> Option<ConnectionId> {
         let id = self.id_at(slot)?;
+        drop(self.end_slow(slot));
         // The driver still knows the slot by its old connection until it has polled what happened to that.
         let connection = self.connections.retire(slot, id.generation)?;
         if let Some(out) = connection.out {
@@ -249,6 +260,32 @@ impl Links {
         }
     }
 
+    /// A connection is read slowly from here.
+    pub(super) fn begin_slow(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.slow = true;
+            self.slow.entry(slot).or_default();
+        }
+    }
+
+    /// Keeps a packet of a connection that is read slowly; how many bytes are kept for it.
+    pub(super) fn hold(&mut self, slot: u32, packet: &[u8]) -> usize {
+        let slow = self.slow.entry(slot).or_default();
+        let before = slow.memory();
+        slow.held.extend_from_slice(packet);
+        self.held_bytes += slow.memory() - before;
+        slow.held.len()
+    }
+
+    /// A connection is read as always from here; gives what was kept.
+    pub(super) fn end_slow(&mut self, slot: u32) -> Option<Vec<u8>> {
+        let connection = self.connections.at_mut(slot).filter(|connection| connection.slow)?;
+        connection.slow = false;
+        let slow = self.slow.remove(&slot)?;
+        self.held_bytes -= slow.memory();
+        Some(slow.held)
+    }
+
     /// Stops reading for `reason`.
     pub(super) fn pause(&mut self, slot: u32, reason: u8) {
         let Some(id) = self.id_at(slot) else { return };
@@ -280,8 +317,8 @@ impl Links {
         self.connections.shrink()
     }
 
-    /// Memory held, in bytes: connections, spare buffers, partial packets.
+    /// Memory held, in bytes: connections, spare buffers, packets in part, packets that wait for memory.
     pub(super) fn memory(&self) -> usize {
-        self.connections.memory() + self.pool.memory() + self.partial_bytes
+        self.connections.memory() + self.pool.memory() + self.partial_bytes + self.held_bytes
     }
 }

@@ -145,6 +145,10 @@ counters! {
     refused_by_client,
     /// QoS 0 messages for a session whose client was away.
     dropped_offline,
+    /// QoS 0 publishes dropped because the process was short of memory.
+    dropped_overload,
+    /// QoS 1 and 2 publishes refused because the process was short of memory.
+    refused_overload,
     /// Retained messages that found the store full.
     not_retained,
     /// Connections accepted by the socket.

@@ -267,6 +267,7 @@ impl Shard {
     pub(super) fn on_timeout(&mut self) {
         self.step_fan_outs();
         self.step_walk();
+        self.step_slow();
         let mut due = std::mem::take(&mut self.due);
         self.wheel.poll(self.now.mono, &mut due);
         for token in due.drain(..) {
@@ -340,8 +341,8 @@ impl Shard {
                 let deadline = keep_alive_deadline(connection);
                 if deadline > self.now.mono {
                     self.wheel.insert(deadline, self::token(Timer::KeepAlive, slot, id.generation));
-                } else if connection.paused & super::connection::PAUSED_OVERLOAD != 0 {
-                    // Whoever is not read from cannot be seen to be alive.
+                } else if connection.slow || connection.paused & super::connection::PAUSED_OVERLOAD != 0 {
+                    // Whoever is not read from, or now and then only, cannot be seen to be alive.
                     let later = self.now.mono.plus_ms(u64::from(connection.keep_alive_secs) * 1500);
                     self.wheel.insert(later, self::token(Timer::KeepAlive, slot, id.generation));
                 } else {

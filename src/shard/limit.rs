@@ -18,6 +18,10 @@ pub(super) enum Limit {
     Sockets,
     /// A client while the process is short of memory.
     MemoryForClient,
+    /// A publish by a client that is read slowly while the process is short of memory.
+    MemoryForPublish,
+    /// A subscription while the process is short of memory.
+    MemoryForSubscription,
     /// Packets that have arrived in part take too much.
     Partial,
     /// One subscription more than a session may have.
@@ -47,6 +51,12 @@ impl Limit {
                  systemd LimitNOFILE) or lower mqtt.max_connections"
             }
             Self::MemoryForClient => "a client is refused: the process is over quelea.memory.max_bytes",
+            Self::MemoryForPublish => {
+                "publishes are dropped, refused or kept waiting: the process is over quelea.memory.max_bytes"
+            }
+            Self::MemoryForSubscription => {
+                "a subscription is refused: the process is over quelea.memory.max_bytes"
+            }
             Self::Partial => {
                 "a client is closed: packets that have arrived in part fill their share of memory; raise \
                  quelea.memory.max_bytes or lower mqtt.max_packet_size_authenticated"

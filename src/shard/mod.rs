@@ -11,6 +11,7 @@
 //! | `subscribe` | SUBSCRIBE and UNSUBSCRIBE, and when SUBACK may leave |
 //! | `groups` | shared subscriptions |
 //! | `replay` | retained messages to new subscriptions |
+//! | `slow` | who publishes while memory is short: paused, or read slowly |
 //! | `limit` | the bounds clients meet, and what the log says then |
 //! | `lifecycle` | the ends: of connections, sessions, the process; timers |
 //! | `peers` | what other shards say |
@@ -40,6 +41,7 @@ mod replay;
 mod routing;
 mod run;
 mod sessions;
+mod slow;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -111,6 +113,8 @@ pub struct Shard {
     assigned: u64,
     /// Over the memory watermark.
     pressure: bool,
+    /// When it looks at paused connections next, while memory is short.
+    look_at: Mono,
     /// Clients the network has sockets for, once it can open no more.
     sockets_max: Option<usize>,
     leaving: bool,
@@ -162,6 +166,7 @@ impl Shard {
             spent: 0,
             assigned: 0,
             pressure: false,
+            look_at: Mono::NEVER,
             sockets_max: None,
             leaving: false,
             log_allowance: (0, Mono::default()),
@@ -256,14 +261,11 @@ impl Shard {
         self.on_timeout();
     }
 
-    /// The process went over its memory watermark, or is below it again: over it publishers are paused and new clients refused.
+    /// The process went over its memory watermark, or is below it again: over it publishers are paused or read
+    /// slowly, new clients and subscriptions are refused.
     pub fn handle_pressure(&mut self, now: Now, over: bool) {
         self.now = now;
-        if self.pressure && !over {
-            self.pressure = false;
-            self.resume_publishers();
-        }
-        self.pressure = over;
+        self.set_pressure(over);
     }
 
     /// The network has sockets for so many clients and can open no more (`None`: it can); one more is refused.
@@ -323,7 +325,7 @@ impl Shard {
         if !self.fan_outs.is_empty() || self.walk.is_some() {
             return Some(self.now.mono);
         }
-        [self.wheel.next_deadline(), self.sweep_deadline()].into_iter().flatten().min()
+        [self.wheel.next_deadline(), self.sweep_deadline(), self.slow_deadline()].into_iter().flatten().min()
     }
 
     /// Connections that exist now.

@@ -1,6 +1,7 @@
 //! PUBLISH in, and its acknowledgements.
 
 use super::Shard;
+use super::limit::Limit;
 use super::peer::CommitRef;
 use super::read::Flow;
 use crate::base::{MessageHead, MessageRef, PacketId, Publisher, QoS, ReasonCode, Version, Wall};
@@ -26,8 +27,10 @@ impl Shard {
             Some(alias) => Some(self.resolve_alias(slot, alias, publish.topic)?),
             None => None,
         };
+        let mut refuses = self.pressure;
         if let Some(connection) = self.links.at_mut(slot) {
             connection.publishes = true;
+            refuses &= connection.slow;
         }
         self.counters.received.count(version, publish.qos, whole.len());
         let expires_at = publish.expiry.map_or(Wall::NEVER, |secs| self.now.wall.plus_secs(secs));
@@ -39,13 +42,18 @@ impl Shard {
             payload: publish.payload,
         };
         let result = match publish.packet_id {
+            None if refuses => {
+                self.counters.dropped_overload += 1;
+                self.met_by(Limit::MemoryForPublish, Some(session));
+                Ok(())
+            }
             None => {
                 // What a v3 client sends with QoS 0 is, byte for byte, what a v3 subscriber gets.
                 let verbatim = (!version.is_v5() && !publish.retain).then_some(whole);
                 self.route(&message, verbatim, None);
                 Ok(())
             }
-            Some(packet_id) => self.accept(slot, session, packet_id, &message, version),
+            Some(packet_id) => self.accept(slot, session, packet_id, &message, refuses),
         };
         self.scratch.properties = scratch;
         result?;
@@ -79,7 +87,7 @@ impl Shard {
         session: u32,
         packet_id: PacketId,
         message: &MessageRef<'_>,
-        version: Version,
+        refuses: bool,
     ) -> Result<(), Violation> {
         let id = self.sessions.id_at(session).expect("the connection's session exists");
         let entry = self.sessions.at_mut(session).expect("the connection's session exists");
@@ -93,11 +101,14 @@ impl Shard {
         let repeated = qos == QoS::ExactlyOnce && incoming.received.contains(packet_id);
         if !repeated {
             // [MQTT-3.3.4-7]
-            if version.is_v5() && incoming.unacknowledged >= u32::from(self.options.session.receive_maximum) {
+            if entry.version.is_v5()
+                && incoming.unacknowledged >= u32::from(self.options.session.receive_maximum)
+            {
                 return Err(Violation::ReceiveMaximum);
             }
             incoming.unacknowledged = incoming.unacknowledged.saturating_add(1);
-            if qos == QoS::ExactlyOnce {
+            // What is refused begins nothing that a repetition could be part of.
+            if qos == QoS::ExactlyOnce && !refuses {
                 incoming.received.insert(packet_id);
             }
         }
@@ -105,6 +116,10 @@ impl Shard {
         let (outcome, missing) = if repeated {
             // [MQTT-4.3.3-10]
             (Outcome { matched: true, taken: true, ..Outcome::default() }, 0)
+        } else if refuses {
+            self.counters.refused_overload += 1;
+            self.met_by(Limit::MemoryForPublish, Some(session));
+            (Outcome { refused: true, ..Outcome::default() }, 0)
         } else {
             self.route(message, None, Some(CommitRef { session: id, incarnation, sequence }))
         };
@@ -209,5 +224,5 @@ fn reason(outcome: Outcome) -> ReasonCode {
 
 fn reason_text(reason: ReasonCode) -> Option<&'static str> {
     (reason == ReasonCode::QuotaExceeded)
-        .then_some("over a limit of a queue or of the retained message store")
+        .then_some("over a limit of a queue, of the retained message store or of memory")
 }

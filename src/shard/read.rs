@@ -105,7 +105,7 @@ impl Shard {
 
     /// This shard's share of a quarter of the memory bound, and room for one packet in any case: clients that begin large
     /// packets and never end them must not bring the process to its bound, from where only their going would free it.
-    fn partial_bytes_max(&self) -> u64 {
+    pub(super) fn partial_bytes_max(&self) -> u64 {
         let share = self.options.process.memory_max_bytes.map(|max| max / 4 / u64::from(self.shards));
         // Twice: a packet in the making is at most half full.
         share.map_or(u64::MAX, |share| share.max(2 * u64::from(self.options.session.packet_size_max)))
@@ -134,6 +134,15 @@ impl Shard {
             Phase::Connecting(_) => return self.first_packet(slot, raw, unread),
             Phase::Established { session } => (connection.version, session),
         };
+        if connection.slow {
+            if self.holds(slot, raw, &unread[..raw.size], version) {
+                return Flow::Continue;
+            }
+            // What was kept may have closed it.
+            if !self.links.at(slot).is_some_and(|c| matches!(c.phase, Phase::Established { .. })) {
+                return Flow::Stop;
+            }
+        }
         let result = if raw.packet_type() == PacketType::Publish {
             self.on_publish(slot, session, raw, &unread[..raw.size], version)
         } else {
@@ -238,11 +247,12 @@ impl Shard {
         }
     }
 
-    fn pause_publisher(&mut self, slot: u32) {
+    pub(super) fn pause_publisher(&mut self, slot: u32) {
         let Some(connection) = self.links.at(slot) else { return };
         if connection.publishes && connection.paused & PAUSED_OVERLOAD == 0 {
             self.paused.extend(self.links.id_at(slot));
             self.links.pause(slot, PAUSED_OVERLOAD);
+            self.look_later();
         }
     }
 
@@ -252,8 +262,9 @@ impl Shard {
             return;
         }
         for id in std::mem::take(&mut self.paused) {
-            if self.links.get(id).is_some() {
-                self.links.resume(id.slot, PAUSED_OVERLOAD);
+            // Slow ones first have what was kept of them handled.
+            if self.links.get(id).is_some_and(|connection| !connection.slow) {
+                self.read_again(id.slot);
             }
         }
     }

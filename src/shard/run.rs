@@ -104,7 +104,7 @@ impl Shard {
         let Some(connection) = self.links.at(slot) else { return single };
         let Phase::Established { session } = connection.phase else { return single };
         let version = connection.version;
-        if version.is_v5() || self.pressure {
+        if version.is_v5() || self.pressure || connection.slow {
             return single;
         }
         let head = self.head_of(session, QoS::AtMostOnce, false, Wall::NEVER);

@@ -93,12 +93,14 @@ impl Shard {
             subscription_id: id.map_or(0, NonZeroU32::get),
             durable: entry.is_durable(),
         };
-        let full = entry.subscription_count() as u64 >= u64::from(self.options.session.subscriptions_max);
+        let over_max = entry.subscription_count() as u64 >= u64::from(self.options.session.subscriptions_max);
+        let limit = if over_max { Limit::Subscriptions } else { Limit::MemoryForSubscription };
+        let full = over_max || self.pressure;
         match parse_filter(filter.filter) {
             None => return ReasonCode::TopicFilterInvalid,
             Some(Filter::Plain(text)) => {
                 if full && !self.is_subscribed(session, text) {
-                    return self.over_subscriptions_max();
+                    return self.refuse_subscription(limit);
                 }
                 self.subscribe_plain(session, text, options, filter.retain_handling, token);
             }
@@ -106,7 +108,7 @@ impl Shard {
                 let known =
                     entry.shared().iter().any(|shared| *shared.group == *group && *shared.filter == *text);
                 if full && !known {
-                    return self.over_subscriptions_max();
+                    return self.refuse_subscription(limit);
                 }
                 self.subscribe_shared(session, group, text, options, token);
             }
@@ -118,8 +120,8 @@ impl Shard {
         }
     }
 
-    fn over_subscriptions_max(&mut self) -> ReasonCode {
-        self.met(Limit::Subscriptions);
+    fn refuse_subscription(&mut self, limit: Limit) -> ReasonCode {
+        self.met(limit);
         ReasonCode::QuotaExceeded
     }
 

@@ -3,6 +3,7 @@
 mod limits;
 mod replays;
 mod runs;
+mod slow;
 
 use super::{Accepted, Options, Output, Shard};
 use crate::base::{ConnectionId, HashKey, Mono, Now, PacketId, QoS, ReasonCode, ShardId, Version, Wall};
@@ -24,6 +25,8 @@ struct Client {
     received: Vec<u8>,
     version: Version,
     closed: bool,
+    /// The shard has asked not to read from it.
+    paused: bool,
 }
 
 fn accepted(now: Now) -> Accepted {
@@ -43,7 +46,13 @@ impl World {
     /// A client connects to shard `entry`'s listener.
     fn open(&mut self, entry: usize, version: Version) -> usize {
         let id = self.shards[entry].handle_accepted(self.now, accepted(self.now)).unwrap();
-        self.clients.push(Client { place: Some((entry, id)), received: Vec::new(), version, closed: false });
+        self.clients.push(Client {
+            place: Some((entry, id)),
+            received: Vec::new(),
+            version,
+            closed: false,
+            paused: false,
+        });
         self.clients.len() - 1
     }
 
@@ -105,7 +114,16 @@ impl World {
                 let id = self.shards[to.index()].handle_handed_over(self.now, hand_over).unwrap();
                 self.clients[client].place = Some((to.index(), id));
             }
-            Output::Established { .. } | Output::Pause { .. } | Output::Resume { .. } => {}
+            Output::Pause { connection } => self.set_paused(shard, connection, true),
+            Output::Resume { connection } => self.set_paused(shard, connection, false),
+            Output::Established { .. } => {}
+        }
+    }
+
+    fn set_paused(&mut self, shard: usize, id: ConnectionId, paused: bool) {
+        if let Some(client) = self.client_at(shard, id) {
+            assert_ne!(self.clients[client].paused, paused, "Pause and Resume take turns");
+            self.clients[client].paused = paused;
         }
     }
 

@@ -74,6 +74,8 @@ pub struct Residue {
     pub outgoing_batches: usize,
     /// Connections paused for overload.
     pub paused: usize,
+    /// Connections read slowly.
+    pub slow: usize,
     /// Clients that count as connected.
     pub clients: usize,
 }
@@ -157,6 +159,7 @@ impl Shard {
             fan_outs: self.fan_outs.len(),
             outgoing_batches: self.mesh.backlog(),
             paused: self.paused.len(),
+            slow: self.links.slow.len(),
             clients: self.established,
         }
     }

@@ -105,6 +105,8 @@ pub(crate) struct Oracle {
     /// Full queues refuse: a refusal that is lost on the way to the publisher ends the exchange on one side only, and some
     /// queue may have taken the message.
     pub(crate) refuses: bool,
+    /// Publishes are refused now and then, for whatever reason: what is sent again because its refusal was lost comes late.
+    pub(crate) may_refuse: bool,
     /// Clients that refuse some deliveries: a refusal that is lost has the delivery sent again.
     pub(crate) refusing: BTreeSet<usize>,
     /// Topics on which a newcomer got a message with RETAIN.
@@ -363,7 +365,7 @@ impl Oracle {
         let latest = self.latest.entry(flow).or_insert(new.tag);
         let later = *latest;
         *latest = later.max(new.tag);
-        let is_resent = publication.attempts > 1 && (publication.qos == QoS::AtLeastOnce || self.refuses);
+        let is_resent = publication.attempts > 1 && (publication.qos == QoS::AtLeastOnce || self.may_refuse);
         // A member may get its own message back when another member's session ends.
         let in_group = publication.topic.starts_with("s/") && client != OBSERVER;
         let may_be_late = is_resent || publication.is_ambiguous || (in_group && self.ended_members > 0);

@@ -197,10 +197,14 @@ impl World {
         for (tag, publication) in self.oracle.publications.iter().enumerate() {
             if publication.topic == topic && publication.sent.is_some() {
                 let value = (!publication.is_clear).then_some(tag);
-                if publication.acked.is_some() {
+                let refused = publication.acked.is_some_and(|(_, reason)| reason.is_error());
+                if publication.acked.is_some() && !refused {
                     candidates.clear();
                 }
-                candidates.push(value);
+                // What was refused may have been taken when it was sent before.
+                if !refused || publication.attempts > 1 {
+                    candidates.push(value);
+                }
             }
         }
         if candidates.contains(&truth) || self.drops_qos0() {

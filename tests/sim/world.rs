@@ -89,6 +89,7 @@ impl World {
         let oracle = Oracle {
             queues_qos0: queue.queue_qos0_offline || parks,
             refuses: swarm.refuses(),
+            may_refuse: swarm.refuses() || swarm.pressure,
             ..Oracle::default()
         };
         Self {

@@ -469,7 +469,7 @@ impl Polite {
                 Happening::Sent { tag } => world.oracle.sent(tag, step),
                 Happening::Acked { tag, reason } => {
                     world.note(format_args!("client {} acked m{tag} {reason:?}", self.index));
-                    let limited = world.swarm.has_queue_limits();
+                    let limited = world.swarm.has_queue_limits() || world.swarm.pressure;
                     world.oracle.acked(tag, step, reason, limited)?;
                 }
                 Happening::Subscribed { tag, codes } => self.on_subscribed(world, tag, &codes)?,
@@ -498,8 +498,14 @@ impl Polite {
 
     fn on_subscribed(&mut self, world: &mut World, tag: usize, codes: &[ReasonCode]) -> Result<(), String> {
         world.note(format_args!("client {} subscribed {codes:?}", self.index));
+        let is_v5 = self.profile.version.is_v5();
+        let refusal = if is_v5 { ReasonCode::QuotaExceeded } else { ReasonCode::UnspecifiedError };
         for (index, code) in self.requests.remove(&tag).unwrap_or_default().into_iter().zip(codes) {
             let subscription = &mut world.oracle.subscriptions[index];
+            if *code == refusal && world.swarm.pressure {
+                // Short of memory: it is not subscribed to anything new.
+                continue;
+            }
             if code.byte() != subscription.qos.bits() {
                 return Err(format!(
                     "granted {code:?} for {:?} of {}",
