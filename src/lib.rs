@@ -58,6 +58,8 @@
 //!   generation, and finds nothing.
 //! - **SUBACK leaves when every shard sends matching messages here.** A publish after it is never missed.
 //! - **Acknowledgements leave in the order the publishes came**, each after all its targets have the message.
+//! - **What is said to be kept is on disk.** PUBACK, PUBREC, SUBACK and CONNACK of what outlives a connection wait for the commit of
+//!   every shard concerned ([`shard::durable`]); deliveries to such sessions wait for it too. Nothing else touches the disk.
 //! - **A publisher never waits for a slow subscriber.** Each connection's and session's backlog has a bound and a policy; over the
 //!   process's memory bound whoever publishes is not read from, or slowly while it has something to acknowledge, and nobody is killed.
 //! - **Bad input ends one connection**, with the reason code its version has; memory for a packet grows with the bytes that
@@ -75,6 +77,10 @@
 //!   ([`handle_pressure`](shard::Shard::handle_pressure)): sums of what many queues share would count one message many times.
 //! - A replay of retained messages is ordered against live ones by counts of retained messages sent between each pair of shards;
 //!   `shard/replay` has the argument.
+//! - A shared subscription has no stream of its own in the log: its home picks the member, and the message is kept in that member's
+//!   stream, once. When the member's session ends, its stream stays, marked as over, until other members have what it held.
+//! - A PUBREC that has come is a mark on the message in the log, not a state of its own: marks are taken on a full disk too.
+//! - What a publisher waits for outlives its connection: a QoS 2 publish that is repeated waits for the first copy's targets.
 //! - A shard leaves in two steps on shutdown: wills first, then, when every shard has said so, the connections; so wills still reach
 //!   who is connected.
 //!

@@ -37,4 +37,10 @@ impl Version {
     pub fn level(self) -> u8 {
         self as u8
     }
+
+    /// The version of a protocol level byte.
+    #[must_use]
+    pub fn from_level(level: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.level() == level)
+    }
 }

@@ -42,9 +42,9 @@
 //! - **QoS 2 in**: [`has_origin`](Log::has_origin) says "committed, not again" (once [`last`](Log::last) is). When all targets
 //!   have answered, the publisher's shard puts a [`StateKind::Received`] owned by the session's stream, waits, and sends PUBREC.
 //!   PUBREL: [`forget`](Log::forget) on all targets and [`clear`](Log::clear) of the state, [`flush`](Log::flush), wait, PUBCOMP.
-//! - **QoS 2 out**: the packet identifier is the [`Holder::tag`] if the window had room, else a [`mark`](Log::mark) that is
-//!   committed before PUBLISH leaves. PUBREC: put a [`StateKind::Released`], then acknowledge; PUBREL leaves after the commit. A
-//!   crash between the two finds both: the released state wins. PUBCOMP clears the state, lazily. QoS 1 needs no mark.
+//! - **QoS 2 out**: the packet identifier is a [`mark`](Log::mark), or the [`Holder::tag`] if the window had room, that is
+//!   committed before PUBLISH leaves. PUBREC: another mark says "released", which is taken on a full disk too; PUBREL leaves after
+//!   the commit. PUBCOMP acknowledges, lazily. QoS 1 needs no mark.
 //! - **Sessions**: [`open`](Log::open) at the first CONNECT with expiry greater than 0, [`reopen`](Log::reopen) with new terms or
 //!   a new deadline (wall time) at each resume and disconnect, [`close`](Log::close) at expiry: subscriptions, will, identifiers
 //!   and messages are gone in the same commit. Subscriptions are states of the stream; SUBACK waits for them.
@@ -273,6 +273,33 @@ impl Log {
         }
     }
 
+    /// What it promises.
+    #[must_use]
+    pub fn sync_mode(&self) -> SyncMode {
+        self.options.sync
+    }
+
+    /// Whether a stream is there.
+    #[must_use]
+    pub fn is_open(&self, stream: StreamId) -> bool {
+        self.index.streams.get(stream).is_some()
+    }
+
+    /// The number the next message gets.
+    #[must_use]
+    pub fn next_number(&self) -> MessageNumber {
+        MessageNumber(self.index.next_message)
+    }
+
+    /// A stream's first message with this number or a larger one of which nothing has begun.
+    #[must_use]
+    pub fn first_from(&self, stream: StreamId, from: MessageNumber) -> Option<MessageNumber> {
+        let found = self.index.streams.get(stream)?;
+        let start = found.position_from(from, &self.index.bodies);
+        let numbers = found.entries().range(start..).map(|slot| self.index.bodies.at(*slot).number());
+        numbers.into_iter().find(|number| found.tag(*number) == 0)
+    }
+
     /// Messages a stream holds.
     #[must_use]
     pub fn len(&self, stream: StreamId) -> usize {
@@ -481,4 +508,4 @@ impl Log {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

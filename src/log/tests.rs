@@ -1,7 +1,7 @@
 //! The log as a whole, over a disk in memory.
 
 mod damage;
-mod disk;
+pub(crate) mod disk;
 mod faults;
 mod fixtures;
 mod model;

@@ -47,10 +47,10 @@ impl Identifiers {
 pub struct GroupRef {
     /// The group's home.
     pub shard: ShardId,
-    /// Its slot there.
+    /// Its slot there; one that does not exist if it is not known any more.
     pub slot: u32,
-    /// Part of the group's hash: tells whether the slot is still the same group's.
-    pub tag: u32,
+    /// The group's hash: tells whether the slot is still the same group's.
+    pub hash: u64,
     /// The member it was given to.
     pub member: SessionId,
 }
@@ -68,6 +68,8 @@ pub struct Item {
     pub identifiers: Identifiers,
     /// The shared subscription it came through.
     pub group: Option<GroupRef>,
+    /// Its number in the durable log; 0 if it is only in memory.
+    pub number: u64,
 }
 
 /// What became of a push.
@@ -133,6 +135,28 @@ impl SessionQueue {
         expired
     }
 
+    /// The next item.
+    #[must_use]
+    pub fn front(&self) -> Option<&Item> {
+        self.items.front()
+    }
+
+    /// Puts an item at the end that is kept elsewhere within its bounds.
+    pub fn push_kept(&mut self, item: Item) {
+        let size = size_of_item(&item);
+        self.put(item, size);
+    }
+
+    /// Takes out everything that is kept elsewhere; gives the number of the first.
+    pub fn drop_kept(&mut self) -> Option<u64> {
+        let first = self.items.iter().map(|item| item.number).find(|number| *number != 0)?;
+        let kept = std::mem::take(self);
+        for item in kept.items.into_iter().filter(|item| item.number == 0) {
+            self.push_kept(item);
+        }
+        Some(first)
+    }
+
     /// Whether QoS 0 messages wait: what comes after them has to wait too.
     #[must_use]
     pub fn has_qos0(&self) -> bool {
@@ -188,7 +212,14 @@ mod tests {
         };
         let message =
             MessageRef { head, topic: "t", properties: &[], payload: payload.as_bytes() }.to_shared();
-        Item { message, qos: QoS::AtLeastOnce, retain: false, identifiers: Identifiers::None, group: None }
+        Item {
+            message,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            identifiers: Identifiers::None,
+            group: None,
+            number: 0,
+        }
     }
 
     fn payloads(queue: &SessionQueue) -> Vec<String> {

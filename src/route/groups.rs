@@ -63,6 +63,17 @@ impl Groups {
         self.table.find(group_hash(self.key, vhost, group, filter), is).map(|entry| entry.slot)
     }
 
+    /// The group of this [`group_hash`].
+    #[must_use]
+    pub fn find_hash(&self, hash: u64) -> Option<u32> {
+        let is = |entry: &SlotEntry| {
+            self.slots
+                .get(entry.slot)
+                .is_some_and(|named| group_hash(self.key, named.vhost, &named.name, &named.filter) == hash)
+        };
+        self.table.find(hash, is).map(|entry| entry.slot)
+    }
+
     /// The group at `slot`.
     #[must_use]
     pub fn get(&self, slot: u32) -> Option<&Group> {

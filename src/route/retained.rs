@@ -50,6 +50,9 @@ pub enum SetOutcome {
 #[error("the retained message store is full")]
 pub struct RetainedFull;
 
+/// The owner noted nothing.
+const NO_NOTE: u32 = u32::MAX;
+
 /// How far a scan has come.
 #[derive(Clone, Eq, PartialEq, Debug, Default)]
 pub struct Cursor(Progress);
@@ -74,6 +77,10 @@ pub struct Retained {
     message_bytes: usize,
     /// Messages that expire some time.
     expiring_count: usize,
+    /// By slot: what the owner wants to know of a message, or [`NO_NOTE`].
+    notes: Vec<u32>,
+    /// Notes of messages that are gone.
+    freed_notes: Vec<u32>,
     /// When, and in which slot, the first on top. What was replaced or cleared meanwhile is passed over.
     expiries: BinaryHeap<Reverse<(Wall, u32)>>,
 }
@@ -104,6 +111,8 @@ impl Retained {
             vhosts: Vec::new(),
             message_bytes: 0,
             expiring_count: 0,
+            notes: Vec::new(),
+            freed_notes: Vec::new(),
             expiries: BinaryHeap::new(),
         }
     }
@@ -143,6 +152,35 @@ impl Retained {
         self.count_out(&old);
         self.will_expire(slot, expires_at);
         Ok(SetOutcome::Replaced)
+    }
+
+    /// What the owner noted of a topic's message.
+    #[must_use]
+    pub fn note(&self, vhost: VhostId, topic: &str) -> Option<u32> {
+        let slot = self.find(vhost, topic.as_bytes())?;
+        self.notes.get(slot as usize).copied().filter(|note| *note != NO_NOTE)
+    }
+
+    /// Notes something of a topic's message: it stays with the topic until its message is gone, whatever is set meanwhile. No
+    /// effect if the topic has none.
+    pub fn set_note(&mut self, vhost: VhostId, topic: &str, note: u32) {
+        let Some(slot) = self.find(vhost, topic.as_bytes()) else { return };
+        let slot = slot as usize;
+        if self.notes.len() <= slot {
+            self.notes.resize(slot + 1, NO_NOTE);
+        }
+        self.notes[slot] = note;
+    }
+
+    /// A note of a message that is gone, each once.
+    pub fn poll_freed_note(&mut self) -> Option<u32> {
+        self.freed_notes.pop()
+    }
+
+    /// All topics with a note, and their messages.
+    pub fn noted(&self) -> impl Iterator<Item = (u32, &Arc<Message>)> {
+        let notes = (0..).zip(&self.notes).filter(|(_, note)| **note != NO_NOTE);
+        notes.filter_map(|(slot, note)| Some((*note, self.messages.get(slot)?)))
     }
 
     /// Forgets the topic's message; gives it.
@@ -256,6 +294,10 @@ impl Retained {
     /// Gives memory back after much was removed.
     pub fn shrink(&mut self) {
         self.messages.shrink();
+        while self.notes.last() == Some(&NO_NOTE) {
+            self.notes.pop();
+        }
+        self.notes.shrink_to_fit();
     }
 
     /// Bytes held, without what the allocator adds; a message counts whole also while others share it.
@@ -264,7 +306,8 @@ impl Retained {
         let orders: usize = self.vhosts.iter().map(|vhost| vhost.order.memory()).sum();
         let vhosts = self.vhosts.capacity() * size_of::<Vhost>() + orders;
         let expiries = self.expiries.capacity() * size_of::<Reverse<(Wall, u32)>>();
-        self.messages.memory() + self.table.memory() + vhosts + expiries + self.message_bytes
+        let notes = (self.notes.capacity() + self.freed_notes.capacity()) * size_of::<u32>();
+        notes + self.messages.memory() + self.table.memory() + vhosts + expiries + self.message_bytes
     }
 
     /// Visits matches from `progress` on, `budget` steps far; gives how far it came.
@@ -330,6 +373,11 @@ impl Retained {
         let hash = self.key.hash(message.head().vhost, message.topic_bytes());
         self.table.remove(hash, |entry| entry.slot == slot).expect("every topic is in the table");
         self.count_out(&message);
+        if let Some(note) = self.notes.get_mut(slot as usize)
+            && *note != NO_NOTE
+        {
+            self.freed_notes.push(mem::replace(note, NO_NOTE));
+        }
         message
     }
 

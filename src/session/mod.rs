@@ -17,4 +17,4 @@ pub use options::Options;
 pub use received::Received;
 pub use violation::Violation;
 pub use will::Will;
-pub use window::{Stage, Window};
+pub use window::{Entry as InFlight, Stage, Window};

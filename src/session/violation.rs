@@ -75,6 +75,12 @@ pub enum Violation {
     /// The server has no memory or no sockets left for this.
     #[error("the server is full")]
     ServerFull,
+    /// The log takes no session: there is no space left on the disk.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The log takes nothing any more: a write or a sync failed.
+    #[error("the log has failed")]
+    LogFailed,
     /// A publish was refused and the version has no way to say so.
     #[error("publish refused by a queue limit")]
     PublishRefused,
@@ -106,7 +112,10 @@ impl Violation {
             Self::TopicAlias => ReasonCode::TopicAliasInvalid,
             Self::TakenOver => ReasonCode::SessionTakenOver,
             Self::ShuttingDown => ReasonCode::ServerShuttingDown,
-            Self::Quota | Self::ServerFull | Self::PublishRefused => ReasonCode::QuotaExceeded,
+            Self::Quota | Self::ServerFull | Self::PublishRefused | Self::DiskFull => {
+                ReasonCode::QuotaExceeded
+            }
+            Self::LogFailed => ReasonCode::ImplementationSpecificError,
         }
     }
 
@@ -117,7 +126,9 @@ impl Violation {
         match self {
             // [MQTT-3.2.2-8]
             Self::ShuttingDown => ReasonCode::ServerUnavailable,
-            Self::ServerFull if !version.is_v5() => ReasonCode::ServerUnavailable,
+            Self::ServerFull | Self::DiskFull | Self::LogFailed if !version.is_v5() => {
+                ReasonCode::ServerUnavailable
+            }
             _ => self.reason(),
         }
     }
@@ -149,6 +160,7 @@ impl Violation {
             Self::LoginTimeout => Some("mqtt.login_timeout"),
             Self::ClientIdentifier => Some("quelea.mqtt.client_id_size_max"),
             Self::ReceiveMaximum => Some("quelea.mqtt.receive_maximum"),
+            Self::DiskFull => Some("disk_free_limit.absolute"),
             Self::TopicAlias => Some("mqtt.topic_alias_maximum"),
             _ => None,
         }
@@ -157,7 +169,15 @@ impl Violation {
     /// Whether it is worth an operator's line (at INFO, rate limited); the rest is daily life.
     #[must_use]
     pub fn is_logged(self) -> bool {
-        !matches!(self, Self::TakenOver | Self::KeepAliveTimeout | Self::ShuttingDown | Self::ServerFull)
+        !matches!(
+            self,
+            Self::TakenOver
+                | Self::KeepAliveTimeout
+                | Self::ShuttingDown
+                | Self::ServerFull
+                | Self::DiskFull
+                | Self::LogFailed
+        )
     }
 }
 

@@ -29,6 +29,24 @@ impl Will {
         Self { message: Message::new(&message), delay_secs: will.delay, expiry_secs: will.expiry }
     }
 
+    /// A will that was kept elsewhere.
+    #[must_use]
+    pub fn restored(message: Message, delay_secs: u32, expiry_secs: Option<u32>) -> Self {
+        Self { message, delay_secs, expiry_secs }
+    }
+
+    /// The message as CONNECT left it.
+    #[must_use]
+    pub fn message(&self) -> MessageRef<'_> {
+        self.message.as_ref()
+    }
+
+    /// Its Message Expiry Interval, in seconds.
+    #[must_use]
+    pub fn expiry_secs(&self) -> Option<u32> {
+        self.expiry_secs
+    }
+
     /// The message, published now: its expiry counts from here. [MQTT-3.1.3-11]
     #[must_use]
     pub fn publish(&self, now: Now) -> MessageRef<'_> {

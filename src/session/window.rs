@@ -31,7 +31,7 @@ pub struct Entry<T> {
     pub qos: QoS,
     /// How far it has come.
     pub stage: Stage,
-    /// What to send again; dropped at `Released`.
+    /// What is kept of it, to send it again.
     pub item: Option<T>,
 }
 
@@ -79,9 +79,9 @@ impl<T> Window<T> {
         self.may_collide = !self.entries.is_empty();
     }
 
-    /// The next delivery to send again on this connection, in the original order. [MQTT-4.6.0-1]
-    pub fn next_resend(&mut self) -> Option<&Entry<T>> {
-        let entry = self.entries.get(self.sent)?;
+    /// The next delivery to send on this connection, in the original order: it counts as sent. [MQTT-4.6.0-1]
+    pub fn next_resend(&mut self) -> Option<&mut Entry<T>> {
+        let entry = self.entries.get_mut(self.sent)?;
         self.sent += 1;
         Some(entry)
     }
@@ -98,12 +98,44 @@ impl<T> Window<T> {
         self.entries.remove(self.sent)
     }
 
+    /// The next delivery that waits to be sent on this connection, again or for the first time.
+    #[must_use]
+    pub fn peek_unsent(&self) -> Option<&Entry<T>> {
+        self.entries.get(self.sent)
+    }
+
+    /// Takes the next delivery that waits to be sent out of the window: it is lost.
+    pub fn drop_unsent(&mut self) -> Option<Entry<T>> {
+        self.entries.remove(self.sent)
+    }
+
+    /// A delivery that is to be sent after those that wait; [`next_resend`](Self::next_resend) gives it in its turn.
+    ///
+    /// # Panics
+    /// If 65535 deliveries are unsettled: the caller's window is smaller.
+    pub fn reserve(&mut self, qos: QoS, item: Option<T>) -> PacketId {
+        let packet_id = self.free_id();
+        self.entries.push_back(Entry { packet_id, qos, stage: Stage::Published, item });
+        packet_id
+    }
+
+    /// A delivery of an earlier life of the process, kept elsewhere; to be followed by [`resume`](Self::resume).
+    pub fn restore(&mut self, entry: Entry<T>) {
+        self.entries.push_back(entry);
+    }
+
     /// A new delivery is sent. All resends have been made, so it goes last.
     ///
     /// # Panics
     /// If resends wait, or 65535 deliveries are unsettled: the caller's window is smaller.
     pub fn begin(&mut self, qos: QoS, item: Option<T>) -> PacketId {
         assert!(!self.has_resends(), "a new delivery would overtake one that is sent again");
+        let packet_id = self.reserve(qos, item);
+        self.sent += 1;
+        packet_id
+    }
+
+    fn free_id(&mut self) -> PacketId {
         assert!(self.entries.len() < usize::from(u16::MAX), "no packet identifier is free");
         let mut packet_id = self.next_id;
         // [MQTT-2.2.1-4]
@@ -112,8 +144,6 @@ impl<T> Window<T> {
         }
         self.next_id = packet_id.next();
         self.may_collide |= self.next_id == PacketId::FIRST;
-        self.entries.push_back(Entry { packet_id, qos, stage: Stage::Published, item });
-        self.sent += 1;
         packet_id
     }
 
@@ -129,12 +159,11 @@ impl<T> Window<T> {
         Ok(self.take(index))
     }
 
-    /// PUBREC without an error: PUBREL is due. Gives back what was kept. `None`: not in flight; the outer `None` of a repeated
-    /// PUBREC has nothing inside.
+    /// PUBREC without an error: PUBREL is due. Gives what is kept, which the caller may drop. `None`: not in flight.
     ///
     /// # Errors
     /// [`Violation::AckOfWrongQos`] if the delivery is QoS 1.
-    pub fn pubrec(&mut self, packet_id: PacketId) -> Result<Option<Option<T>>, Violation> {
+    pub fn pubrec(&mut self, packet_id: PacketId) -> Result<Option<&mut Option<T>>, Violation> {
         let Some(index) = self.position_sent(packet_id) else { return Ok(None) };
         let entry = &mut self.entries[index];
         if entry.qos != QoS::ExactlyOnce {
@@ -142,7 +171,7 @@ impl<T> Window<T> {
         }
         // [MQTT-4.3.3-4]
         entry.stage = Stage::Released;
-        Ok(Some(entry.item.take()))
+        Ok(Some(&mut entry.item))
     }
 
     /// PUBREC with an error: settles the delivery. [MQTT-4.3.3-4]
@@ -170,6 +199,11 @@ impl<T> Window<T> {
             return Ok(None);
         }
         Ok(self.take(index))
+    }
+
+    /// All entries, in order, to be changed.
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Entry<T>> {
+        self.entries.iter_mut()
     }
 
     /// All entries, in order.
@@ -249,8 +283,8 @@ mod tests {
         let mut window = Window::default();
         let a = window.begin(QoS::ExactlyOnce, Some('a'));
         assert!(matches!(window.pubcomp(a), Ok(None)), "PUBCOMP before PUBREC settles nothing");
-        assert_eq!(window.pubrec(a), Ok(Some(Some('a'))));
-        assert_eq!(window.pubrec(a), Ok(Some(None)));
+        assert_eq!(window.pubrec(a).unwrap().unwrap().take(), Some('a'));
+        assert_eq!(window.pubrec(a), Ok(Some(&mut None)));
         assert_eq!(window.in_flight(), 1);
         assert!(matches!(window.pubcomp(a), Ok(Some(_))));
         assert_eq!(window.in_flight(), 0);

@@ -66,6 +66,8 @@ causes! {
     ReceiveMaximum = "receive_maximum",
     /// Over a limit of the server: connections, sockets, memory.
     Quota = "quota",
+    /// The disk is full, or the log has failed.
+    Disk = "disk",
     /// A publish was refused and the version has no other way to say so.
     PublishRefused = "publish_refused",
 }
@@ -109,6 +111,7 @@ impl Cause {
             V::TakenOver => Self::TakenOver,
             V::ShuttingDown => Self::ShuttingDown,
             V::Quota | V::ServerFull => Self::Quota,
+            V::DiskFull | V::LogFailed => Self::Disk,
             V::PublishRefused => Self::PublishRefused,
         }
     }

@@ -8,8 +8,9 @@ use super::sessions::{NONE, Session};
 use super::{Accepted, HandOver, Output, Shard, VHOST};
 use crate::auth::{self, Credentials, Denied};
 use crate::base::hash::home;
-use crate::base::{ConnectionId, HashKey, ReasonCode, ShardId, Version};
+use crate::base::{ConnectionId, HashKey, ReasonCode, ShardId, Version, VhostId};
 use crate::codec::{self, ConnAck, Connect, Frame, Packet, Sender};
+use crate::log::Refused;
 use crate::session::{self, Terms, Violation, Will, aliases};
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -70,7 +71,7 @@ impl Shard {
 
     /// Which shard a client's session lives on.
     pub(super) fn home_of(&self, client_id: &str) -> ShardId {
-        home(home_key(self.key).hash(VHOST, client_id.as_bytes()), self.shards)
+        home_of_client(self.key, self.shards, VHOST, client_id)
     }
 
     pub(super) fn on_connect(&mut self, slot: u32, connect: &Connect<'_>, unread: &[u8]) -> Flow {
@@ -175,12 +176,44 @@ impl Shard {
         self.equip(slot, session, terms);
         self.established += 1;
         self.counters.connected += 1;
+        if let Err(refused) = self.keep_session(session) {
+            return self.refuse_session(slot, session, session_present, refused);
+        }
         self.answer_connect(slot, terms, session_present, assigned.as_deref());
+        if let Some(connection) = self.links.id_at(slot) {
+            self.hold_connack(connection);
+        }
         if session_present {
             self.set_member_online(session, true);
+            let commit = self.last_commit();
+            self.wake_at(session, commit);
             self.pump(session);
         }
         Flow::Continue
+    }
+
+    /// The session cannot be put on disk: the client is refused, and what it had stays as it was.
+    fn refuse_session(&mut self, slot: u32, session: u32, existed: bool, refused: Refused) -> Flow {
+        let outcome = self.refused(refused);
+        let violation = if outcome.failed { Violation::LogFailed } else { Violation::DiskFull };
+        if let Some(connection) = self.links.at(slot) {
+            // Not accepted after all: CONNACK says so.
+            let (version, packet_size_max) = (connection.version, connection.packet_size_max);
+            let mut answer = Vec::new();
+            ConnAck::new(false, violation.connack_reason(version)).encode(version, &mut answer);
+            if answer.len() <= packet_size_max as usize {
+                self.links.out(slot).bytes_mut().extend_from_slice(&answer);
+            }
+        }
+        if let Some(entry) = self.sessions.at_mut(session) {
+            entry.will = None;
+        }
+        self.detach(slot, session, Cause::of(violation), None);
+        if !existed {
+            self.end_session(session);
+        }
+        self.close_after_sending(slot);
+        Flow::Stop
     }
 
     /// Ends whatever connection the client's session has. Gives the session if it goes on. [MQTT-3.1.4-3]
@@ -211,6 +244,7 @@ impl Shard {
             incoming: None,
             will: None,
             extra: None,
+            durable: None,
             connection: NONE,
             incarnation: 0,
             expiry_secs: 0,
@@ -290,6 +324,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// Which of so many shards a client's session lives on; `key` is the process's secret.
+pub(super) fn home_of_client(key: HashKey, shards: u16, vhost: VhostId, client_id: &str) -> ShardId {
+    home(home_key(key).hash(vhost, client_id.as_bytes()), shards)
 }
 
 fn home_key(key: HashKey) -> HashKey {

@@ -47,6 +47,8 @@ pub(super) struct Connection {
     pub(super) sending: bool,
     /// Listed in `Links::dirty`.
     dirty: bool,
+    /// CONNACK waits for the disk, and everything behind it.
+    held: bool,
     /// Why it is not read from, as bits; 0 is read from.
     pub(super) paused: u8,
     /// It has published: it is what overload pauses.
@@ -122,6 +124,7 @@ impl Links {
             problem_information: true,
             sending: false,
             dirty: false,
+            held: false,
             paused: 0,
             publishes: false,
             slow: false,
@@ -175,7 +178,7 @@ impl Links {
         Backlog {
             bytes: connection.out.as_ref().map_or(0, |out| out.len()),
             messages: connection.qos0_waiting,
-            socket_busy: connection.sending,
+            socket_busy: connection.sending || connection.held,
         }
     }
 
@@ -185,7 +188,7 @@ impl Links {
             let Some(id) = self.id_at(slot) else { continue };
             let connection = self.connections.at_mut(slot).expect("has an id");
             connection.dirty = false;
-            if connection.sending {
+            if connection.sending || connection.held {
                 continue;
             }
             if let Some(out) = connection.out.take() {
@@ -199,6 +202,23 @@ impl Links {
             }
         }
         None
+    }
+
+    /// Nothing is sent until [`let_go`](Self::let_go).
+    pub(super) fn hold_back(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.held = true;
+        }
+    }
+
+    /// What was held back may be sent.
+    pub(super) fn let_go(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id.slot, id.generation) else { return };
+        connection.held = false;
+        if connection.out.is_some() && !connection.dirty && !connection.sending {
+            connection.dirty = true;
+            self.dirty.push_back(id.slot);
+        }
     }
 
     /// A buffer has been sent; lists the connection again if more waits.

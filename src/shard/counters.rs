@@ -151,6 +151,14 @@ counters! {
     refused_overload,
     /// Retained messages that found the store full.
     not_retained,
+    /// Messages appended to the log, however many sessions hold each.
+    log_messages,
+    /// Records the log did not take.
+    log_refused,
+    /// Places in the log that could not be read any more.
+    log_damaged,
+    /// Messages of sessions lost to damage of the log.
+    log_lost,
     /// Connections accepted by the socket.
     accepted,
     /// Connections another shard handed over.

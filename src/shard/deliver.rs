@@ -4,6 +4,7 @@ use super::Shard;
 use super::connection::{Connection, Links, Phase};
 use super::limit::Limit;
 use super::routing::{Encoded, Routing, Target};
+use super::sessions::Kept;
 use crate::base::buffer::SHARE_MIN;
 use crate::base::{Message, MessageRef, PacketId, QoS, Version, Wall};
 use crate::codec::Delivery;
@@ -22,7 +23,15 @@ pub(super) struct Envelope<'a> {
     pub(super) subscription_ids: &'a [u32],
 }
 
-const TAKEN: Outcome = Outcome { matched: true, taken: true, refused: false, not_retained: false };
+const TAKEN: Outcome = Outcome {
+    matched: true,
+    taken: true,
+    refused: false,
+    not_retained: false,
+    kept: false,
+    refused_durably: false,
+    failed: false,
+};
 
 impl Shard {
     /// A message for a session that subscribes to it.
@@ -118,7 +127,11 @@ impl Shard {
         routing: &mut Routing<'_>,
         group: Option<GroupRef>,
     ) -> Outcome {
-        if self.window_has_room(session) {
+        let kept = self.sessions.at(session).and_then(|entry| entry.durable.as_ref());
+        if let Some(stream) = kept.filter(|_| target.qos > QoS::AtMostOnce).map(|kept| kept.stream) {
+            return self.hold_delivery(session, stream, target, group, routing.message.size());
+        }
+        if target.qos > QoS::AtMostOnce && self.window_has_room(session) {
             let keeps = group.is_some() || self.sessions.at(session).is_some_and(|entry| entry.is_durable());
             let item = keeps.then(|| item(target, routing.share(), group));
             let shared = (routing.message.payload.len() >= SHARE_MIN).then(|| routing.share());
@@ -175,7 +188,8 @@ impl Shard {
         let Some(entry) = self.sessions.at_mut(session) else { return };
         let Some(link) = entry.connection() else { return };
         let window = &mut entry.outgoing.get_or_insert_default().window;
-        let packet_id = (target.qos != QoS::AtMostOnce).then(|| window.begin(target.qos, item));
+        let packet_id =
+            (target.qos != QoS::AtMostOnce).then(|| window.begin(target.qos, item.map(Kept::in_memory)));
         let envelope = Envelope {
             dup: false,
             qos: target.qos,
@@ -303,5 +317,12 @@ fn remaining(expires_at: Wall, now: Wall) -> Option<u32> {
 }
 
 pub(super) fn item(target: &Target, message: Arc<Message>, group: Option<GroupRef>) -> Item {
-    Item { message, qos: target.qos, retain: target.retain, identifiers: target.identifiers.clone(), group }
+    Item {
+        message,
+        qos: target.qos,
+        retain: target.retain,
+        identifiers: target.identifiers.clone(),
+        group,
+        number: 0,
+    }
 }

@@ -4,6 +4,7 @@
 //! session ends, and to another member; a QoS 2 delivery that was sent stays with its session. [MQTT-4.8.2-4] [MQTT-4.8.2-5]
 
 use super::Shard;
+use super::durable::{GatherRef, KEPT, Wait};
 use super::peer::{Join, PeerMessage};
 use super::routing::{Routing, Target};
 use super::sessions::Outgoing;
@@ -35,9 +36,9 @@ impl Shard {
     }
 
     /// What deliveries of a group call it, on every shard.
-    pub(super) fn group_tag(&self, session: u32, group: &str, filter: &str) -> u32 {
+    pub(super) fn group_hash(&self, session: u32, group: &str, filter: &str) -> u64 {
         let vhost = self.sessions.at(session).map_or(super::VHOST, |entry| entry.vhost);
-        tag(group_hash(self.topics, vhost, group, filter))
+        group_hash(self.topics, vhost, group, filter)
     }
 
     /// Tells the group's home that a session joins. `token`: the SUBSCRIBE that waits for it.
@@ -111,6 +112,7 @@ impl Shard {
         let shared = extra.shared.swap_remove(at);
         entry.drop_empty_extra();
         entry.count_filter(shared.options.qos, -1);
+        self.clear_state(shared.state);
         self.tell_leave(session, &shared.group, &shared.filter, shared.options);
         true
     }
@@ -193,7 +195,7 @@ impl Shard {
             topic_hash: routing.topic_hash,
         };
         let Some((vhost, name, filter)) = self.groups.name(slot) else { return Outcome::default() };
-        let tag = tag(group_hash(self.topics, vhost, name, filter));
+        let hash = group_hash(self.topics, vhost, name, filter);
         let Some(group) = self.groups.get_mut(slot) else { return Outcome::default() };
         let Some(member) = group.pick(self.options.route.strategy, input) else { return Outcome::default() };
         let Some(options) = group.get(member).map(|member| member.options) else { return Outcome::default() };
@@ -201,12 +203,14 @@ impl Shard {
         if qos > QoS::AtMostOnce {
             group.assigned(member);
         }
-        let group = GroupRef { shard: self.id, slot, tag, member: member.session };
+        let group = GroupRef { shard: self.id, slot, hash, member: member.session };
         if member.shard == self.id {
             return self.deliver_assigned(group, options, routing);
         }
         let head = *head;
-        let assign = |body| PeerMessage::Assign { head, body, group, options };
+        let is_kept = options.durable && qos > QoS::AtMostOnce;
+        let gather = if is_kept { self.gather_for(routing) } else { None };
+        let assign = |body| PeerMessage::Assign { head, body, group, options, gather };
         self.mesh.to(member.shard).push_with(routing.message, &mut routing.shared, assign);
         Outcome { matched: true, taken: true, ..Outcome::default() }
     }
@@ -231,7 +235,7 @@ impl Shard {
         };
         let counted = (qos > QoS::AtMostOnce).then_some(group);
         let outcome = self.deliver_to_session(group.member.slot, &target, routing, counted);
-        if outcome.refused {
+        if outcome.refused || outcome.refused_durably {
             self.settle_group(counted);
         }
         outcome
@@ -244,13 +248,16 @@ impl Shard {
         group: GroupRef,
         options: SubscriptionOptions,
         message: &MessageRef<'_>,
+        gather: Option<GatherRef>,
     ) {
         let is_counted = options.qos.min(message.head.qos) > QoS::AtMostOnce;
         let entry = self.sessions.get_mut(group.member);
-        let shared = entry.and_then(|entry| entry.shared().iter().find(|shared| shared.tag == group.tag));
+        let shared = entry.and_then(|entry| entry.shared().iter().find(|shared| shared.hash == group.hash));
         let Some(current) = shared.map(|shared| shared.options) else {
             if is_counted {
-                self.return_to_group(group, message.to_shared());
+                self.return_to_group(group, message.to_shared(), gather);
+            } else if let Some(gather) = gather {
+                self.gathered(gather, Outcome::default());
             }
             return;
         };
@@ -262,8 +269,25 @@ impl Shard {
         self.scratch.encoded.v3.clear();
         self.scratch.encoded.v5.clear();
         let topic_hash = self.trie.topic_hash(message.head.vhost, message.topic);
-        let mut routing = Routing { message, topic_hash, verbatim: None, shared: None };
-        self.deliver_assigned(group, options, &mut routing);
+        let mut routing = Routing::new(message, topic_hash, None);
+        let outcome = self.deliver_assigned(group, options, &mut routing);
+        self.keep_for(gather, &mut routing, outcome);
+    }
+
+    /// Puts a message on disk that was delivered to one member, and answers whoever waits for that.
+    pub(super) fn keep_for(
+        &mut self,
+        gather: Option<GatherRef>,
+        routing: &mut Routing<'_>,
+        outcome: Outcome,
+    ) {
+        let appended = self.append_held(routing);
+        let outcome = outcome.and(appended.outcome);
+        let Some(gather) = gather else { return };
+        match appended.commit {
+            Some(sequence) => self.after_commit(sequence, Wait::Gathered(gather, outcome.and(KEPT))),
+            None => self.gathered(gather, outcome),
+        }
     }
 
     /// A delivery that came through a group is settled.
@@ -285,55 +309,68 @@ impl Shard {
     }
 
     /// What a session that ends leaves unsettled of shared subscriptions goes to other members, in order.
+    ///
+    /// What is on disk comes from there.
     pub(super) fn give_back(&mut self, mut outgoing: Outgoing) {
         let in_flight: Vec<_> = outgoing.window.drain().collect();
         for entry in in_flight {
             // [MQTT-4.8.2-5]
             if entry.qos == QoS::AtLeastOnce
-                && let Some(item) = entry.item
+                && let Some(kept) = entry.item.filter(|kept| kept.number == 0)
+                && let Some(item) = kept.item
                 && let Some(group) = item.group
             {
-                self.return_to_group(group, item.message);
+                self.return_to_group(group, item.message, None);
             }
         }
         while let Some(item) = outgoing.queue.pop() {
-            if let Some(group) = item.group {
-                self.return_to_group(group, item.message);
+            if let Some(group) = item.group.filter(|_| item.number == 0) {
+                self.return_to_group(group, item.message, None);
             }
         }
     }
 
-    pub(super) fn return_to_group(&mut self, group: GroupRef, message: Arc<Message>) {
+    pub(super) fn return_to_group(
+        &mut self,
+        group: GroupRef,
+        message: Arc<Message>,
+        gather: Option<GatherRef>,
+    ) {
         if group.shard == self.id {
-            self.on_return(group, message);
+            self.on_return(group, message, gather);
         } else {
-            self.mesh.to(group.shard).push(PeerMessage::Return { group, message });
+            self.mesh.to(group.shard).push(PeerMessage::Return { group, message, gather });
         }
     }
 
-    /// A member's session ended before it acknowledged.
-    pub(super) fn on_return(&mut self, group: GroupRef, message: Arc<Message>) {
-        if !self.is_same_group(group) {
+    /// A member's session ended before it acknowledged. Whoever waits until the message is kept hears of it.
+    pub(super) fn on_return(&mut self, group: GroupRef, message: Arc<Message>, gather: Option<GatherRef>) {
+        let slot =
+            if self.is_same_group(group) { Some(group.slot) } else { self.groups.find_hash(group.hash) };
+        let Some(slot) = slot else {
+            // Nobody is left in it.
+            if let Some(gather) = gather {
+                self.gathered(gather, Outcome::default());
+            }
             return;
-        }
+        };
         self.on_settled(group);
         self.scratch.encoded.v3.clear();
         self.scratch.encoded.v5.clear();
         let shared = Arc::clone(&message);
         let message = message.as_ref().as_ref();
         let topic_hash = self.trie.topic_hash(message.head.vhost, message.topic);
-        let mut routing = Routing { message: &message, topic_hash, verbatim: None, shared: Some(shared) };
-        self.deliver_to_group(group.slot, &mut routing);
+        let mut routing = Routing::new(&message, topic_hash, Some(shared));
+        routing.passed_on = gather;
+        let outcome = self.deliver_to_group(slot, &mut routing);
+        let answers = routing.passed_on.take();
+        self.keep_for(answers, &mut routing, outcome);
     }
 
     /// Whether the slot still holds the group the reference was made for.
     fn is_same_group(&self, group: GroupRef) -> bool {
-        self.groups.name(group.slot).is_some_and(|(vhost, name, filter)| {
-            tag(group_hash(self.topics, vhost, name, filter)) == group.tag
-        })
+        self.groups
+            .name(group.slot)
+            .is_some_and(|(vhost, name, filter)| group_hash(self.topics, vhost, name, filter) == group.hash)
     }
-}
-
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32
 }

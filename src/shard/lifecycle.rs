@@ -176,10 +176,14 @@ impl Shard {
         // [MQTT-3.14.4-3]
         let with_will = !matches!(cause, Cause::Disconnect | Cause::ShuttingDown);
         if let Some(incoming) = &mut entry.incoming {
-            incoming.acks = Default::default();
+            incoming.acks.mute();
             incoming.unacknowledged = 0;
         }
         let expiry = entry.expiry_secs;
+        if cause == Cause::ShuttingDown && entry.durable.is_some() && expiry > 0 {
+            // On disk it stays connected, and its will is due after the next start.
+            return;
+        }
         let will = if with_will { entry.will.take() } else { None };
         entry.will = None;
         let delay = will.as_ref().map_or(0, |will| will.delay_secs.min(expiry));
@@ -210,6 +214,7 @@ impl Shard {
             entry.extra().offline = Some(Offline { will_at, expires_at });
         }
         self.wheel.insert(will_at.min(expires_at), token(Timer::Session, session, id.generation));
+        self.keep_offline(session);
         self.set_member_online(session, false);
         self.step_replays(session);
     }
@@ -223,6 +228,7 @@ impl Shard {
         }
         self.leave_groups(session);
         self.cancel_replays(session);
+        self.end_stream(session);
         self.sessions.unlist(session);
         let Some(entry) = self.sessions.at_mut(session) else { return };
         entry.ended = true;
@@ -246,7 +252,7 @@ impl Shard {
     fn publish_will(&mut self, will: &Will) {
         self.counters.wills += 1;
         let message = will.publish(self.now);
-        self.route(&message, None, None);
+        self.route(&message, None, None, None);
     }
 
     /// Sets the session expiry in force; sessions that outlive their connection count as durable.
@@ -268,6 +274,7 @@ impl Shard {
         self.step_fan_outs();
         self.step_walk();
         self.step_slow();
+        self.upkeep_log();
         let mut due = std::mem::take(&mut self.due);
         self.wheel.poll(self.now.mono, &mut due);
         for token in due.drain(..) {
@@ -276,6 +283,7 @@ impl Shard {
         self.due = due;
         self.swept_at = self.now.mono;
         self.retained.expire(self.now.wall, SWEEP_BUDGET);
+        self.clear_freed_retained();
     }
 
     /// When the next retained message expires; a little later if the last sweep was just now.
@@ -371,6 +379,8 @@ impl Shard {
         let will = if will_due && !expired { entry.will.take() } else { None };
         if let Some(will) = will {
             self.publish_will(&will);
+            // After it: in one commit, or published twice.
+            let _ = self.keep_will(session);
         }
         if expired {
             self.counters.sessions_expired += 1;
@@ -388,8 +398,10 @@ impl Shard {
         self.leaving = true;
         let sessions: Vec<u32> = self.sessions.iter().map(|(slot, _)| slot).collect();
         for session in sessions {
-            // Sessions end with the process as long as nothing keeps them on disk.
-            let will = self.sessions.at_mut(session).and_then(|entry| entry.will.take());
+            // Of those that end with the process; the others' are on disk.
+            let entry =
+                self.sessions.at_mut(session).filter(|entry| entry.durable.is_none() || !entry.is_durable());
+            let will = entry.and_then(|entry| entry.will.take());
             if let Some(will) = will {
                 self.publish_will(&will);
             }
@@ -418,5 +430,6 @@ impl Shard {
             }
             self.close_after_sending(slot);
         }
+        self.flush_log();
     }
 }

@@ -34,10 +34,14 @@ pub(super) enum Limit {
     QueueRefused,
     /// One retained message more than are kept.
     Retained,
+    /// What makes the log grow, without space on the disk.
+    DiskFull,
+    /// The same, after a write or a sync failed.
+    LogFailed,
 }
 
 /// How many there are.
-const LIMITS: usize = Limit::Retained as usize + 1;
+const LIMITS: usize = Limit::LogFailed as usize + 1;
 
 /// When the next line about each bound may be logged.
 pub(super) type Quiet = [Mono; LIMITS];
@@ -74,6 +78,14 @@ impl Limit {
             }
             Self::Retained => {
                 "retained message store is full: raise mqtt.retained_message_store.max_messages or max_size_bytes"
+            }
+            Self::DiskFull => {
+                "durable publishes, subscriptions and sessions are refused: the disk of quelea.data_dir is full or below \
+                 disk_free_limit.absolute; make space, and it goes on by itself"
+            }
+            Self::LogFailed => {
+                "durable publishes, subscriptions and sessions are refused: a write to the log in quelea.data_dir failed; \
+                 restart on a sound disk"
             }
         }
     }

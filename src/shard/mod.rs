@@ -10,6 +10,7 @@
 //! | `pump` | a session's queue into its window |
 //! | `subscribe` | SUBSCRIBE and UNSUBSCRIBE, and when SUBACK may leave |
 //! | `groups` | shared subscriptions |
+//! | `durable` | what is on disk: sessions, subscriptions, messages; and who waits for it |
 //! | `replay` | retained messages to new subscriptions |
 //! | `slow` | who publishes while memory is short: paused, or read slowly |
 //! | `limit` | the bounds clients meet, and what the log says then |
@@ -28,6 +29,7 @@ mod connect;
 pub(crate) mod connection;
 pub mod counters;
 mod deliver;
+pub mod durable;
 mod groups;
 mod lifecycle;
 mod limit;
@@ -57,6 +59,7 @@ pub use peer::PeerBatch;
 use crate::base::{ConnectionId, HashKey, Mono, Now, OutBuffer, ShardId, Slab, VhostId, Wheel};
 use crate::route::{FilterId, Groups, Interest, Retained, Trie};
 use connection::{Connection, Links, Phase};
+use durable::{Completing, Durable, Gather, Held};
 use peer::Mesh;
 use replay::{HeldScan, Replay};
 use routing::{FanOut, Scratch};
@@ -66,6 +69,11 @@ use subscribe::{Settling, Subscribing};
 
 /// The virtual host `/`; the only one so far.
 const VHOST: VhostId = VhostId(0);
+
+/// The key of topics, filters and groups.
+fn topics_key(key: HashKey) -> HashKey {
+    key.derive("topics")
+}
 
 /// One core's broker, pure: no I/O, clock, lock or randomness.
 ///
@@ -88,6 +96,11 @@ pub struct Shard {
     interest: Interest,
     groups: Groups,
     retained: Retained,
+    /// Its log; without one everything is in memory only.
+    durable: Option<Box<Durable>>,
+    held: Held,
+    gathers: Slab<Gather>,
+    completing: Slab<Completing>,
     mesh: Mesh,
     wheel: Wheel,
     due: Vec<u64>,
@@ -132,7 +145,7 @@ impl Shard {
     #[must_use]
     pub fn new(options: Options, id: ShardId, shards: u16, key: HashKey, now: Now) -> Self {
         assert!(id.0 < shards, "shard {} of {shards}", id.0);
-        let topics = key.derive("topics");
+        let topics = topics_key(key);
         let mesh = Mesh::new(id, shards, &options.budgets);
         Self {
             options,
@@ -148,6 +161,10 @@ impl Shard {
             interest: Interest::new(topics),
             groups: Groups::new(topics),
             retained: Retained::new(topics),
+            durable: None,
+            held: Held::default(),
+            gathers: Slab::default(),
+            completing: Slab::default(),
             mesh,
             wheel: Wheel::new(now.mono),
             due: Vec::new(),
@@ -325,7 +342,9 @@ impl Shard {
         if !self.fan_outs.is_empty() || self.walk.is_some() {
             return Some(self.now.mono);
         }
-        [self.wheel.next_deadline(), self.sweep_deadline(), self.slow_deadline()].into_iter().flatten().min()
+        let all =
+            [self.wheel.next_deadline(), self.sweep_deadline(), self.slow_deadline(), self.upkeep_deadline()];
+        all.into_iter().flatten().min()
     }
 
     /// Connections that exist now.

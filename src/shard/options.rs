@@ -1,9 +1,9 @@
 //! Everything a shard is configured with.
 
-use crate::{auth, queue, route, session};
+use crate::{auth, log, queue, route, session};
 
 /// One shard's configuration; the same on every shard.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// Sessions.
     pub session: session::Options,
@@ -15,8 +15,27 @@ pub struct Options {
     pub auth: auth::Options,
     /// What is bounded over the whole process.
     pub process: ProcessOptions,
+    /// The log; the runtime opens it.
+    pub log: log::Options,
+    /// `quelea.log.sync_interval`: milliseconds between two syncs under [`log::SyncMode::Interval`].
+    pub log_sync_interval_ms: u64,
     /// How much is done in one go.
     pub budgets: Budgets,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            session: Default::default(),
+            queue: Default::default(),
+            route: Default::default(),
+            auth: Default::default(),
+            process: Default::default(),
+            log: Default::default(),
+            log_sync_interval_ms: 1_000,
+            budgets: Default::default(),
+        }
+    }
 }
 
 /// How much a shard does in one go, and what may wait before it slows publishers down. Not for operators: the defaults are

@@ -3,9 +3,11 @@
 //! Messages between a pair of shards arrive in the order they were sent; control and data share that order. A batch that was
 //! handled goes back to its sender empty, so that in steady state nothing is allocated.
 
+use super::durable::GatherRef;
 use super::options::Budgets;
 use super::run::Run;
 use crate::base::{Message, MessageHead, MessageRef, SessionId, ShardId, VhostId};
+use crate::log::Origin;
 use crate::queue::GroupRef;
 use crate::route::retained::Cursor;
 use crate::route::{Delta, SubscriptionOptions};
@@ -21,11 +23,10 @@ pub(super) const RUN_PACKET_SIZE_MAX: usize = 2 * INLINE_SIZE_MAX;
 /// Emptied batches a shard keeps for each other shard.
 const SPARE_BATCHES: usize = 8;
 
-/// Where the answer to a publish goes: an acknowledgement of one incarnation of a session.
+/// Where the answer to a publish goes: an acknowledgement of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct CommitRef {
     pub(super) session: SessionId,
-    pub(super) incarnation: u32,
     pub(super) sequence: u64,
 }
 
@@ -57,6 +58,8 @@ pub(super) enum PeerMessage {
         topic_hash: u64,
         body: Body,
         commit: Option<CommitRef>,
+        /// Of a QoS 2 publish by a session on disk.
+        origin: Option<Origin>,
         /// If it was published with RETAIN: how many the sender has sent to the topic's retained home, this one included.
         retained_sequence: u64,
     },
@@ -85,11 +88,24 @@ pub(super) enum PeerMessage {
     /// A member's client came or went.
     MemberOnline { member: SessionId, vhost: VhostId, group: Box<str>, filter: Box<str>, online: bool },
     /// A message a shared subscription's home gives to a member.
-    Assign { head: MessageHead, body: Body, group: GroupRef, options: SubscriptionOptions },
+    Assign {
+        head: MessageHead,
+        body: Body,
+        group: GroupRef,
+        options: SubscriptionOptions,
+        /// Told when it is kept, if the member outlives its connection.
+        gather: Option<GatherRef>,
+    },
     /// A member settled a delivery with QoS 1 or 2.
     Settled { group: GroupRef },
     /// A member's session ended before it acknowledged: give it to another.
-    Return { group: GroupRef, message: Arc<Message> },
+    Return { group: GroupRef, message: Arc<Message>, gather: Option<GatherRef> },
+    /// An answer that is gathered there.
+    Gathered { gather: GatherRef, outcome: Outcome },
+    /// A QoS 2 publish is released: its origin is to be forgotten; answered by `Forgotten`.
+    Forget { origin: Origin, token: (u32, u32) },
+    /// It is, safely.
+    Forgotten { token: (u32, u32) },
     /// Set or clear a retained message; its home is here.
     Retain { message: Arc<Message>, commit: Option<CommitRef> },
     /// Asks for a batch of retained messages.
@@ -385,6 +401,7 @@ mod tests {
                 topic_hash: 0,
                 body,
                 commit: None,
+                origin: None,
                 retained_sequence: 0,
             });
         }

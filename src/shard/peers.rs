@@ -4,7 +4,6 @@ use super::Shard;
 use super::peer::{PeerBatch, PeerMessage, borrow};
 use super::run::Run;
 use crate::base::ShardId;
-use crate::session::Outcome;
 
 impl Shard {
     pub(super) fn on_batch(&mut self, from: ShardId, mut batch: Box<PeerBatch>) -> Box<PeerBatch> {
@@ -25,12 +24,12 @@ impl Shard {
 
     fn on_message(&mut self, from: ShardId, message: PeerMessage, data: &[u8], settled: &mut Option<u64>) {
         match message {
-            PeerMessage::Publish { head, topic_hash, body, commit, retained_sequence } => {
+            PeerMessage::Publish { head, topic_hash, body, commit, origin, retained_sequence } => {
                 let message = borrow(head, &body, data);
                 if retained_sequence > 0 {
                     self.mesh.see_retained(from, self.retained_home(topic_hash), retained_sequence);
                 }
-                let (outcome, waits) = self.route_from(from, &message, topic_hash, commit);
+                let (outcome, waits) = self.route_from(from, &message, topic_hash, commit, origin);
                 if let Some(commit) = commit.filter(|_| waits == 0) {
                     self.report(from, commit, outcome);
                 }
@@ -60,18 +59,20 @@ impl Shard {
             PeerMessage::MemberOnline { member, vhost, group, filter, online } => {
                 self.on_member_online(member, vhost, &group, &filter, online);
             }
-            PeerMessage::Assign { head, body, group, options } => {
+            PeerMessage::Assign { head, body, group, options, gather } => {
                 let message = borrow(head, &body, data);
-                self.on_assign(group, options, &message);
+                self.on_assign(group, options, &message, gather);
             }
             PeerMessage::Settled { group } => self.on_settled(group),
-            PeerMessage::Return { group, message } => self.on_return(group, message),
+            PeerMessage::Return { group, message, gather } => self.on_return(group, message, gather),
+            PeerMessage::Gathered { gather, outcome } => self.gathered(gather, outcome),
+            PeerMessage::Forget { origin, token } => self.on_forget(from, origin, token),
+            PeerMessage::Forgotten { token } => self.complete_step_done(token),
             PeerMessage::Retain { message, commit } => {
-                let outcome = self.set_retained(message);
+                let appended = self.set_retained(message);
                 self.mesh.retained_applied[from.index()] += 1;
                 if let Some(commit) = commit {
-                    let outcome = Outcome { not_retained: outcome.not_retained, ..Outcome::default() };
-                    self.report(from, commit, outcome);
+                    self.report_after(from, commit, appended);
                 }
                 self.retry_held_scans();
             }

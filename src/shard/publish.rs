@@ -50,7 +50,7 @@ impl Shard {
             None => {
                 // What a v3 client sends with QoS 0 is, byte for byte, what a v3 subscriber gets.
                 let verbatim = (!version.is_v5() && !publish.retain).then_some(whole);
-                self.route(&message, verbatim, None);
+                self.route(&message, verbatim, None, None);
                 Ok(())
             }
             Some(packet_id) => self.accept(slot, session, packet_id, &message, refuses),
@@ -91,10 +91,11 @@ impl Shard {
     ) -> Result<(), Violation> {
         let id = self.sessions.id_at(session).expect("the connection's session exists");
         let entry = self.sessions.at_mut(session).expect("the connection's session exists");
-        let incarnation = entry.incarnation;
         let incoming = entry.incoming.get_or_insert_default();
         let qos = message.head.qos;
-        if !incoming.acks.is_empty() && incoming.acks.contains(packet_id) {
+        if !incoming.acks.is_empty()
+            && incoming.acks.repeat(Ready { packet_id, qos, outcome: Outcome::default() })
+        {
             // Its acknowledgement is on the way.
             return Ok(());
         }
@@ -113,7 +114,7 @@ impl Shard {
             }
         }
         let sequence = incoming.acks.next_sequence();
-        let (outcome, missing) = if repeated {
+        let (outcome, mut missing) = if repeated {
             // [MQTT-4.3.3-10]
             (Outcome { matched: true, taken: true, ..Outcome::default() }, 0)
         } else if refuses {
@@ -121,9 +122,13 @@ impl Shard {
             self.met_by(Limit::MemoryForPublish, Some(session));
             (Outcome { refused: true, ..Outcome::default() }, 0)
         } else {
-            self.route(message, None, Some(CommitRef { session: id, incarnation, sequence }))
+            let origin = self.origin(session, packet_id, qos);
+            self.route(message, None, Some(CommitRef { session: id, sequence }), origin)
         };
         let ready = Ready { packet_id, qos, outcome };
+        if missing == 0 && !self.is_recorded(session, &ready) {
+            missing = u32::from(self.keep_received(session, sequence, packet_id));
+        }
         let entry = self.sessions.at_mut(session).expect("routing ends no connected session");
         let incoming = entry.incoming.get_or_insert_default();
         if missing == 0 && incoming.acks.is_empty() {
@@ -136,26 +141,23 @@ impl Shard {
 
     /// A target of a publish is done.
     pub(super) fn committed(&mut self, commit: CommitRef, outcome: Outcome) {
-        let Some(entry) = self.sessions.get_mut(commit.session) else { return };
-        let (incarnation, link) = (entry.incarnation, entry.connection());
-        if incarnation != commit.incarnation {
-            return;
-        }
-        let Some(incoming) = &mut entry.incoming else { return };
-        incoming.acks.settle(commit.sequence, outcome);
-        let Some(link) = link else { return };
-        self.flush_acks(link, commit.session.slot);
+        self.settle_ack(commit.session, commit.sequence, outcome);
     }
 
     /// Sends the acknowledgements that nothing holds back any more.
-    fn flush_acks(&mut self, slot: u32, session: u32) {
+    pub(super) fn flush_acks(&mut self, session: u32) {
         loop {
             let Some(entry) = self.sessions.at_mut(session) else { return };
+            let link = entry.connection();
             let Some(incoming) = &mut entry.incoming else { return };
-            let Some(ready) = incoming.acks.pop_ready() else { return };
-            self.acknowledge(slot, session, ready);
-            if self.sessions.at(session).is_none_or(|entry| entry.connection() != Some(slot)) {
-                return;
+            let Some((ready, is_heard)) = incoming.acks.pop_ready() else { return };
+            match link.filter(|_| is_heard) {
+                Some(link) => self.acknowledge(link, session, ready),
+                None if ready.outcome.is_refusal() => {
+                    // The client sends it again, and then it is a publish like any other.
+                    incoming.received.remove(ready.packet_id);
+                }
+                None => {}
             }
         }
     }
@@ -164,7 +166,7 @@ impl Shard {
         let Some(connection) = self.links.at(slot) else { return };
         let version = connection.version;
         let reason = reason(ready.outcome);
-        if reason.is_error() && !version.is_v5() && ready.outcome.refused && !ready.outcome.taken {
+        if reason.is_error() && !version.is_v5() && ready.outcome.is_refusal() {
             // The version cannot say no, and silence would leave the client's window hanging.
             return self.violate(slot, Violation::PublishRefused);
         }
@@ -188,23 +190,30 @@ impl Shard {
 
     /// PUBREL releases the packet identifier. [MQTT-4.3.3-11]
     pub(super) fn on_pubrel(&mut self, slot: u32, session: u32, ack: &Ack<'_>) {
-        let Some(connection) = self.links.at(slot) else { return };
-        let version = connection.version;
+        if self.links.at(slot).is_none() {
+            return;
+        }
         let incoming = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut());
         let known = incoming.is_some_and(|incoming| {
             // Also by a PUBCOMP for what an earlier connection sent (section 4.9).
             incoming.unacknowledged = incoming.unacknowledged.saturating_sub(1);
-            incoming.received.remove(ack.packet_id)
+            incoming.received.contains(ack.packet_id)
         });
+        if known && self.release(slot, session, ack.packet_id) {
+            return;
+        }
+        let incoming = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut());
+        if let Some(incoming) = incoming.filter(|_| known) {
+            incoming.received.remove(ack.packet_id);
+        }
+        self.send_pubcomp(slot, ack.packet_id, known);
+    }
+
+    pub(super) fn send_pubcomp(&mut self, slot: u32, packet_id: PacketId, known: bool) {
+        let Some(version) = self.links.at(slot).map(|connection| connection.version) else { return };
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
-        codec::encode_ack(
-            AckKind::PubComp,
-            ack.packet_id,
-            reason,
-            None,
-            version,
-            self.links.out(slot).bytes_mut(),
-        );
+        let out = self.links.out(slot).bytes_mut();
+        codec::encode_ack(AckKind::PubComp, packet_id, reason, None, version, out);
     }
 }
 
@@ -213,7 +222,9 @@ const ACK_SIZE_MAX: usize = 9;
 
 /// What the publisher is told.
 fn reason(outcome: Outcome) -> ReasonCode {
-    if (outcome.refused && !outcome.taken) || outcome.not_retained {
+    if outcome.failed && (outcome.is_refusal() || outcome.not_retained) {
+        ReasonCode::ImplementationSpecificError
+    } else if outcome.is_refusal() || outcome.not_retained {
         ReasonCode::QuotaExceeded
     } else if outcome.matched {
         ReasonCode::Success

@@ -3,10 +3,13 @@
 use super::Shard;
 use super::connection::Links;
 use super::deliver::Envelope;
+use super::durable::{Wait, format};
 use super::routing::Target;
+use super::sessions::Kept;
 use crate::base::buffer::SHARE_MIN;
-use crate::base::{PacketId, QoS, ReasonCode};
+use crate::base::{ConnectionId, PacketId, QoS, ReasonCode};
 use crate::codec::{self, Ack, AckKind};
+use crate::log::{MessageNumber, Sequence};
 use crate::queue::Item;
 use crate::route::Subscriber;
 use crate::session::{Stage, Violation};
@@ -16,12 +19,14 @@ use std::sync::Arc;
 enum Next {
     /// PUBREL again.
     Release(PacketId),
-    /// PUBLISH again.
-    Again(PacketId, QoS, Item),
+    /// PUBLISH, for the first time or again.
+    Again(PacketId, QoS, Item, bool),
     /// An entry of which nothing was kept.
     Nothing,
     /// The head of the queue.
     New(Item),
+    /// The head of the queue is in the window now.
+    Reserved,
 }
 
 impl Shard {
@@ -37,9 +42,12 @@ impl Shard {
                     let out = self.links.out(link).bytes_mut();
                     codec::encode_ack(AckKind::PubRel, packet_id, ReasonCode::Success, None, version, out);
                 }
-                Next::Again(packet_id, qos, item) => self.send_again(session, link, packet_id, qos, &item),
+                Next::Again(packet_id, qos, item, dup) => {
+                    self.send_in_window(session, link, packet_id, qos, &item, dup);
+                }
                 Next::Nothing => self.forget_resend(session),
                 Next::New(item) => self.send_queued(session, item),
+                Next::Reserved => {}
             }
         }
     }
@@ -48,38 +56,133 @@ impl Shard {
         let entry = self.sessions.at_mut(session)?;
         let link = entry.connection()?;
         let connection = self.links.at(link)?;
+        if entry.outgoing.is_none() && entry.durable.as_ref().is_some_and(|kept| kept.is_behind()) {
+            entry.outgoing = Some(Box::default());
+        }
         let outgoing = entry.outgoing.as_mut()?;
         let backlog = Links::backlog(connection);
         if backlog.socket_busy && backlog.bytes >= self.options.budgets.out_bytes_high {
             return None;
         }
         // [MQTT-3.3.4-9]
-        if outgoing.window.in_flight() >= usize::from(connection.window) {
+        let window = usize::from(connection.window);
+        if outgoing.window.in_flight() >= window {
             return None;
         }
-        if let Some(entry) = outgoing.window.next_resend() {
-            let next = match (entry.stage, &entry.item) {
-                (Stage::Released, _) => Next::Release(entry.packet_id),
-                (Stage::Published, Some(item)) => Next::Again(entry.packet_id, entry.qos, item.clone()),
-                (Stage::Published, None) => Next::Nothing,
-            };
-            return Some((link, next));
+        if outgoing.window.has_resends() {
+            return self.next_in_window(session).map(|next| (link, next));
         }
         // [MQTT-3.3.2-5]
         let expired = outgoing.queue.drop_expired(self.now.wall);
-        let next = outgoing.queue.pop().map(|item| (link, Next::New(item)));
+        let is_durable = entry.durable.is_some();
         self.counters.expired += expired.len() as u64;
         for item in expired {
+            self.settle_in_log(session, item.number);
             self.settle_group(item.group);
         }
-        next
+        if is_durable {
+            return self.next_kept(session, window).map(|next| (link, next));
+        }
+        let outgoing = self.sessions.at_mut(session)?.outgoing.as_mut()?;
+        outgoing.queue.pop().map(|item| (link, Next::New(item)))
     }
 
-    fn send_again(&mut self, session: u32, link: u32, packet_id: PacketId, qos: QoS, item: &Item) {
+    /// What waits in the window to be sent, if it may be now.
+    fn next_in_window(&mut self, session: u32) -> Option<Next> {
+        let committed = self.last_committed();
+        let window = &mut self.sessions.at_mut(session)?.outgoing.as_mut()?.window;
+        let entry = window.peek_unsent()?;
+        let is_ready = entry.item.as_ref().is_none_or(|kept| kept.ready <= committed);
+        if !is_ready {
+            return None;
+        }
+        let next = match (entry.stage, &entry.item) {
+            (Stage::Released, _) => Next::Release(entry.packet_id),
+            (Stage::Published, None) => Next::Nothing,
+            (Stage::Published, Some(kept)) => match &kept.item {
+                Some(item) => Next::Again(entry.packet_id, entry.qos, item.clone(), kept.was_sent),
+                None => {
+                    let number = kept.number;
+                    self.fetch_from(session, number);
+                    return None;
+                }
+            },
+        };
+        let entry = window.next_resend()?;
+        if let Some(kept) = &mut entry.item {
+            kept.was_sent = true;
+        }
+        Some(next)
+    }
+
+    /// The head of a queue that is on disk too: into the window, and from there to the client once it may.
+    fn next_kept(&mut self, session: u32, window: usize) -> Option<Next> {
+        let outgoing = self.sessions.at_mut(session)?.outgoing.as_mut()?;
+        let is_full = outgoing.window.len() >= window;
+        let Some(first) = outgoing.queue.front() else {
+            self.fetch_next(session);
+            return None;
+        };
+        let (number, qos) = (first.number, first.qos);
+        if number == 0 {
+            return outgoing.queue.pop().map(Next::New);
+        }
+        if is_full || self.is_uncommitted(number) {
+            return None;
+        }
+        let entry = self.sessions.at_mut(session)?;
+        let stream = entry.durable.as_ref()?.stream;
+        let outgoing = entry.outgoing.as_mut()?;
+        let item = outgoing.queue.pop()?;
+        let kept = Kept { item: Some(item), number, ready: Sequence::default(), was_sent: false };
+        let packet_id = outgoing.window.reserve(qos, Some(Box::new(kept)));
+        if qos == QoS::ExactlyOnce {
+            let tag = format::tag(packet_id, false);
+            let marked = self.durable.as_mut()?.log.mark(stream, MessageNumber(number), tag);
+            // A failed log marks nothing: what must not be sent twice is not sent at all.
+            self.wait_in_window(session, packet_id, marked.unwrap_or(Sequence(u64::MAX)));
+        }
+        Some(Next::Reserved)
+    }
+
+    /// A delivery in the window goes on after this commit.
+    fn wait_in_window(&mut self, session: u32, packet_id: PacketId, commit: Sequence) {
+        let window = self.sessions.at_mut(session).and_then(|entry| entry.outgoing.as_mut());
+        let Some(window) = window.map(|outgoing| &mut outgoing.window) else { return };
+        // The last of them, mostly.
+        let kept = window.iter_mut().rev().find(|entry| entry.packet_id == packet_id);
+        if let Some(kept) = kept.and_then(|entry| entry.item.as_mut()) {
+            kept.ready = commit;
+        }
+        self.wake_at(session, commit);
+    }
+
+    /// A delivery is settled: its message need not be kept for this session.
+    fn settle_in_log(&mut self, session: u32, number: u64) {
+        if number == 0 {
+            return;
+        }
+        let stream =
+            self.sessions.at(session).and_then(|entry| entry.durable.as_ref()).map(|kept| kept.stream);
+        if let (Some(durable), Some(stream)) = (&mut self.durable, stream) {
+            // Refused only if the log is poisoned: then it is delivered again after the next start.
+            let _ = durable.log.acknowledge(stream, MessageNumber(number));
+        }
+    }
+
+    fn send_in_window(
+        &mut self,
+        session: u32,
+        link: u32,
+        packet_id: PacketId,
+        qos: QoS,
+        item: &Item,
+        dup: bool,
+    ) {
         let message = item.message.as_ref().as_ref();
         let envelope = Envelope {
             // [MQTT-3.3.1-1]
-            dup: true,
+            dup,
             qos,
             retain: item.retain,
             packet_id: Some(packet_id),
@@ -94,9 +197,15 @@ impl Shard {
 
     fn forget_resend(&mut self, session: u32) {
         let outgoing = self.sessions.at_mut(session).and_then(|entry| entry.outgoing.as_mut());
-        let group =
-            outgoing.and_then(|outgoing| outgoing.window.forget_last()).and_then(|entry| entry.item?.group);
-        self.settle_group(group);
+        let forgotten = outgoing.and_then(|outgoing| outgoing.window.forget_last());
+        self.settle_kept(session, forgotten.and_then(|entry| entry.item));
+    }
+
+    /// What was kept of a delivery is not needed any more.
+    fn settle_kept(&mut self, session: u32, kept: Option<Box<Kept>>) {
+        let Some(kept) = kept else { return };
+        self.settle_in_log(session, kept.number);
+        self.settle_group(kept.item.and_then(|item| item.group));
     }
 
     fn send_queued(&mut self, session: u32, item: Item) {
@@ -134,9 +243,20 @@ impl Shard {
                 }
                 return Ok(());
             }
-            if let Some(item) = outgoing.window.pubrec(ack.packet_id)? {
+            if let Some(kept) = outgoing.window.pubrec(ack.packet_id)? {
                 reason = ReasonCode::Success;
-                self.settle_group(item.and_then(|item| item.group));
+                let (number, group) = match kept {
+                    Some(kept) => (kept.number, kept.item.take().and_then(|item| item.group)),
+                    None => (0, None),
+                };
+                if number == 0 {
+                    *kept = None;
+                }
+                self.settle_group(group);
+                if number != 0 {
+                    self.release_after_commit(slot, session, ack.packet_id, number);
+                    return Ok(());
+                }
             }
         } else if ack.reason.is_error() {
             return Ok(());
@@ -144,6 +264,25 @@ impl Shard {
         let out = self.links.out(slot).bytes_mut();
         codec::encode_ack(AckKind::PubRel, ack.packet_id, reason, None, version, out);
         Ok(())
+    }
+
+    /// PUBREC has come: PUBREL leaves when that is on disk. [MQTT-4.3.3-4]
+    fn release_after_commit(&mut self, slot: u32, session: u32, packet_id: PacketId, number: u64) {
+        let Some(connection) = self.links.id_at(slot) else { return };
+        let stream =
+            self.sessions.at(session).and_then(|entry| entry.durable.as_ref()).map(|kept| kept.stream);
+        let (Some(durable), Some(stream)) = (&mut self.durable, stream) else { return };
+        let tag = format::tag(packet_id, true);
+        // A failed log marks nothing: the client sends PUBREC again after the next start.
+        let Ok(commit) = durable.log.mark(stream, MessageNumber(number), tag) else { return };
+        self.wait_in_window(session, packet_id, commit);
+        self.after_commit(commit, Wait::Release(connection, packet_id));
+    }
+
+    pub(super) fn send_release(&mut self, connection: ConnectionId, packet_id: PacketId) {
+        let Some(version) = self.links.get(connection).map(|found| found.version) else { return };
+        let out = self.links.out(connection.slot).bytes_mut();
+        codec::encode_ack(AckKind::PubRel, packet_id, ReasonCode::Success, None, version, out);
     }
 
     /// PUBCOMP settles a QoS 2 delivery.
@@ -159,12 +298,12 @@ impl Shard {
         self.sessions.at_mut(session)?.outgoing.as_deref_mut()
     }
 
-    fn settled(&mut self, session: u32, reason: ReasonCode, item: Option<Item>) {
+    fn settled(&mut self, session: u32, reason: ReasonCode, kept: Option<Box<Kept>>) {
         if let Some(entry) = self.sessions.at(session) {
             self.counters.settled[entry.version.index()] += 1;
         }
         self.counters.refused_by_client += u64::from(reason.is_error());
-        self.settle_group(item.and_then(|item| item.group));
+        self.settle_kept(session, kept);
         self.pump(session);
         self.step_replays(session);
     }

@@ -12,6 +12,7 @@
 
 use super::Shard;
 use super::connection::Links;
+use super::durable::GatherRef;
 use super::peer::{PeerMessage, Scan};
 use super::routing::{Routing, Target};
 use crate::base::topic::{has_wildcard, matches};
@@ -19,6 +20,7 @@ use crate::base::{Message, QoS, SessionId, ShardId, VhostId};
 use crate::queue::{GroupRef, Identifiers};
 use crate::route::Subscriber;
 use crate::route::retained::Cursor;
+use crate::session::Outcome;
 use hashbrown::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,6 +63,8 @@ struct Parked {
     target: Target,
     message: Arc<Message>,
     group: Option<GroupRef>,
+    /// Told when it is on disk.
+    gather: Option<GatherRef>,
 }
 
 /// A question that waits for retained messages still on their way here.
@@ -239,8 +243,9 @@ impl Shard {
         let message_ref = message.as_ref().as_ref();
         let topic_hash = self.trie.topic_hash(message_ref.head.vhost, message_ref.topic);
         let shared = Some(Arc::clone(message));
-        let mut routing = Routing { message: &message_ref, topic_hash, verbatim: None, shared };
+        let mut routing = Routing::new(&message_ref, topic_hash, shared);
         self.deliver_now(session.slot, &target, &mut routing, None);
+        self.append_held(&mut routing);
     }
 
     /// A replay of the session is over: delivers what waits, if no other replay holds it back. Those that run treat it as any
@@ -254,19 +259,24 @@ impl Shard {
         }
         let Some(parking) = extra.parking.take() else { return };
         entry.drop_empty_extra();
-        for Parked { target, message, group } in parking.parked {
+        for Parked { target, message, group, gather } in parking.parked {
             if self.sessions.get_mut(session).is_none() {
-                return;
+                if let Some(gather) = gather {
+                    self.gathered(gather, Outcome::default());
+                }
+                continue;
             }
             self.scratch.encoded.v3.clear();
             self.scratch.encoded.v5.clear();
             let message_ref = message.as_ref().as_ref();
             let topic_hash = self.trie.topic_hash(message_ref.head.vhost, message_ref.topic);
             let shared = Some(Arc::clone(&message));
-            let mut routing = Routing { message: &message_ref, topic_hash, verbatim: None, shared };
-            if self.deliver_to_session(session.slot, &target, &mut routing, group).refused {
+            let mut routing = Routing::new(&message_ref, topic_hash, shared);
+            let outcome = self.deliver_to_session(session.slot, &target, &mut routing, group);
+            if outcome.is_refusal() {
                 self.settle_group(group);
             }
+            self.keep_for(gather, &mut routing, outcome);
         }
     }
 
@@ -316,8 +326,15 @@ impl Shard {
         if parks && let Some(entry) = self.sessions.at_mut(session) {
             let parking = entry.extra().parking.get_or_insert_default();
             parking.topics.insert(routing.topic_hash);
+            let is_kept = target.qos > QoS::AtMostOnce && entry.durable.is_some();
             let message = routing.share();
-            parking.parked.push(Parked { target: target.clone(), message, group });
+            let gather = if is_kept { self.gather_for(routing) } else { None };
+            let parked = Parked { target: target.clone(), message, group, gather };
+            if let Some(parking) =
+                self.sessions.at_mut(session).and_then(|entry| entry.extra().parking.as_mut())
+            {
+                parking.parked.push(parked);
+            }
         }
         parks
     }
@@ -339,9 +356,12 @@ impl Shard {
                 self.replays.remove(slot, generation);
             }
         }
-        for Parked { message, group, .. } in parking.map(|parking| parking.parked).unwrap_or_default() {
-            if let Some(group) = group {
-                self.return_to_group(group, message);
+        for Parked { message, group, gather, .. } in parking.map(|parking| parking.parked).unwrap_or_default()
+        {
+            match (group, gather) {
+                (Some(group), gather) => self.return_to_group(group, message, gather),
+                (None, Some(gather)) => self.gathered(gather, Outcome::default()),
+                (None, None) => {}
             }
         }
     }

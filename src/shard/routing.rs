@@ -4,12 +4,15 @@
 //! leaves a [`FanOut`] that is worked off in steps, and everything matched meanwhile queues up behind it, so that order is kept.
 
 use super::Shard;
+use super::durable::{Appended, GatherRef, Held, KEPT, Then, Wait};
 use super::groups::{GROUP_TAG, group_slot};
 use super::lifecycle::SWEEP_BUDGET;
 use super::limit::Limit;
 use super::peer::{CommitRef, PeerMessage};
 use crate::base::hash::home;
 use crate::base::{Message, MessageRef, QoS, ShardId, VhostId};
+use crate::log::Health;
+use crate::log::Origin;
 use crate::queue::Identifiers;
 use crate::route::{FilterId, Limits, Masks, Subscriber, Subscription};
 use crate::session::Outcome;
@@ -60,6 +63,10 @@ pub(super) struct FanOut {
     /// Who is told when it is done, and what it has come to so far.
     commit: Option<(ShardId, CommitRef)>,
     outcome: Outcome,
+    origin: Option<Origin>,
+    /// Those of its targets so far that are on disk.
+    held: Held,
+    gather: Option<GatherRef>,
 }
 
 /// A message being routed.
@@ -70,9 +77,31 @@ pub(super) struct Routing<'a> {
     pub(super) verbatim: Option<&'a [u8]>,
     /// Made when somebody has to keep the message.
     pub(super) shared: Option<Arc<Message>>,
+    /// Of a QoS 2 publish by a session on disk.
+    pub(super) origin: Option<Origin>,
+    /// Who is told when the message is kept wherever it has to be.
+    pub(super) commit: Option<(ShardId, CommitRef)>,
+    /// Made when members of groups on other shards are to answer too.
+    pub(super) gather: Option<GatherRef>,
+    /// Who is told by whoever keeps the message: it is one member's, and may be passed on.
+    pub(super) passed_on: Option<GatherRef>,
 }
 
-impl Routing<'_> {
+impl<'a> Routing<'a> {
+    /// A message that nobody waits for.
+    pub(super) fn new(message: &'a MessageRef<'a>, topic_hash: u64, shared: Option<Arc<Message>>) -> Self {
+        Self {
+            message,
+            topic_hash,
+            verbatim: None,
+            shared,
+            origin: None,
+            commit: None,
+            gather: None,
+            passed_on: None,
+        }
+    }
+
     pub(super) fn share(&mut self) -> Arc<Message> {
         Arc::clone(self.shared.get_or_insert_with(|| self.message.to_shared()))
     }
@@ -85,11 +114,14 @@ impl Shard {
         message: &MessageRef<'_>,
         verbatim: Option<&[u8]>,
         commit: Option<CommitRef>,
+        origin: Option<Origin>,
     ) -> (Outcome, u32) {
         let topic_hash = self.match_topic(message.head.vhost, message.topic);
-        let mut routing = Routing { message, topic_hash, verbatim, shared: None };
-        let commit_here = commit.map(|commit| (self.id, commit));
-        let (mut outcome, mut missing) = self.route_here(&mut routing, commit_here);
+        let mut routing = Routing::new(message, topic_hash, None);
+        routing.verbatim = verbatim;
+        routing.origin = origin;
+        routing.commit = commit.map(|commit| (self.id, commit));
+        let (mut outcome, mut missing) = self.route_here(&mut routing);
         if message.head.retain {
             let (kept, asked) = self.retain(&mut routing, commit);
             outcome = outcome.and(kept);
@@ -113,11 +145,14 @@ impl Shard {
         message: &MessageRef<'_>,
         topic_hash: u64,
         commit: Option<CommitRef>,
+        origin: Option<Origin>,
     ) -> (Outcome, u32) {
         let hash = self.match_topic(message.head.vhost, message.topic);
         debug_assert_eq!(hash, topic_hash, "all shards hash topics alike");
-        let mut routing = Routing { message, topic_hash, verbatim: None, shared: None };
-        self.route_here(&mut routing, commit.map(|commit| (from, commit)))
+        let mut routing = Routing::new(message, topic_hash, None);
+        routing.origin = origin;
+        routing.commit = commit.map(|commit| (from, commit));
+        self.route_here(&mut routing)
     }
 
     /// Finds the filters that match, unless they are known from the message before.
@@ -138,11 +173,7 @@ impl Shard {
         scratch.topic_hash
     }
 
-    fn route_here(
-        &mut self,
-        routing: &mut Routing<'_>,
-        commit: Option<(ShardId, CommitRef)>,
-    ) -> (Outcome, u32) {
+    fn route_here(&mut self, routing: &mut Routing<'_>) -> (Outcome, u32) {
         self.scratch.encoded.v3.clear();
         self.scratch.encoded.v5.clear();
         let filters = std::mem::take(&mut self.scratch.filters);
@@ -154,12 +185,16 @@ impl Shard {
         let result = if is_wide || (total > 0 && !self.fan_outs.is_empty()) {
             let targets = self.targets(&filters, routing.message);
             let message = routing.share();
-            let topic_hash = routing.topic_hash;
+            let (topic_hash, commit) = (routing.topic_hash, routing.commit);
             let outcome = Outcome { matched: true, ..Outcome::default() };
-            self.fan_outs.push_back(FanOut { message, topic_hash, targets, at: 0, commit, outcome });
+            let (origin, held) = (routing.origin, Held::default());
+            let fan_out =
+                FanOut { message, topic_hash, targets, at: 0, commit, outcome, origin, held, gather: None };
+            self.fan_outs.push_back(fan_out);
             (outcome, u32::from(commit.is_some()))
         } else if let [filter] = filters[..] {
-            (self.deliver_filter(filter, routing), 0)
+            let outcome = self.deliver_filter(filter, routing);
+            self.keep_here(routing, outcome)
         } else {
             let mut outcome = Outcome::default();
             if total > 0 {
@@ -167,10 +202,55 @@ impl Shard {
                     outcome = outcome.and(self.deliver(&target, routing));
                 }
             }
-            (outcome, 0)
+            self.keep_here(routing, outcome)
         };
         self.scratch.filters = filters;
         result
+    }
+
+    /// Puts a message that was matched on disk for those who are, and sees that its publisher hears of it. Gives what is known
+    /// at once, and 1 if the rest will be reported.
+    fn keep_here(&mut self, routing: &mut Routing<'_>, outcome: Outcome) -> (Outcome, u32) {
+        if self.held.is_empty() && routing.gather.is_none() {
+            return (outcome, 0);
+        }
+        let appended = self.append_held(routing);
+        let mut outcome = outcome.and(appended.outcome);
+        let Some((from, commit)) = routing.commit else { return (outcome, 0) };
+        let waiting = self.uncommitted(appended.commit);
+        if appended.commit.is_some() && waiting.is_none() {
+            outcome = outcome.and(KEPT);
+        }
+        match (routing.gather, waiting) {
+            (None, None) => (outcome, 0),
+            (None, Some(sequence)) => {
+                self.after_commit(sequence, Wait::Report(from, commit, outcome.and(KEPT)));
+                (outcome, 1)
+            }
+            (Some(gather), sequence) => {
+                // One answer is this shard's own.
+                match sequence {
+                    Some(sequence) => self.after_commit(sequence, Wait::Gathered(gather, outcome.and(KEPT))),
+                    None => self.gathered(gather, outcome),
+                }
+                (outcome, 1)
+            }
+        }
+    }
+
+    /// The gathering of a message that somebody waits for, made at the first use.
+    pub(super) fn gather_for(&mut self, routing: &mut Routing<'_>) -> Option<GatherRef> {
+        if let Some(gather) = routing.passed_on.take() {
+            return Some(gather);
+        }
+        let (from, commit) = routing.commit?;
+        let gather = match routing.gather {
+            Some(gather) => gather,
+            None => self.gather(Then::Report(from, commit), 1),
+        };
+        routing.gather = Some(gather);
+        self.gather_more(gather);
+        Some(gather)
     }
 
     /// The common case: one filter matches.
@@ -253,7 +333,7 @@ impl Shard {
         } else {
             0
         };
-        let mut asked = 0;
+        let (mut asked, origin) = (0, routing.origin);
         for shard in masks.any.iter() {
             let commit = commit.filter(|_| masks.durable.contains(shard));
             asked += u32::from(commit.is_some());
@@ -264,6 +344,7 @@ impl Shard {
                 topic_hash,
                 body,
                 commit,
+                origin: commit.and(origin),
                 retained_sequence,
             });
         }
@@ -294,13 +375,33 @@ impl Shard {
         self.mesh.retained_sent[home.index()] += 1;
         let message = routing.share();
         if home == self.id {
-            return (self.set_retained(message), 0);
+            let appended = self.set_retained(message);
+            return match (commit, self.uncommitted(appended.commit)) {
+                (Some(commit), Some(sequence)) => {
+                    self.after_commit(sequence, Wait::Report(home, commit, appended.outcome));
+                    (appended.outcome, 1)
+                }
+                _ => (appended.outcome, 0),
+            };
         }
         self.mesh.to(home).push(PeerMessage::Retain { message, commit });
         (Outcome::default(), u32::from(commit.is_some()))
     }
 
-    pub(super) fn set_retained(&mut self, message: Arc<Message>) -> Outcome {
+    /// Reports a publish when its commit is through, or now.
+    pub(super) fn report_after(&mut self, from: ShardId, commit: CommitRef, appended: Appended) {
+        match appended.commit {
+            Some(sequence) => self.after_commit(sequence, Wait::Report(from, commit, appended.outcome)),
+            None => self.report(from, commit, appended.outcome),
+        }
+    }
+
+    pub(super) fn set_retained(&mut self, message: Arc<Message>) -> Appended {
+        let failed = Outcome { not_retained: true, ..Outcome::default() };
+        if !self.can_keep() {
+            let failed = Outcome { failed: self.log_health() == Some(Health::Poisoned), ..failed };
+            return Appended { outcome: failed, commit: None };
+        }
         let share = |max: Option<u64>| max.map(|max| max.div_ceil(u64::from(self.shards)));
         let options = &self.options.route;
         let limits = Limits {
@@ -317,7 +418,10 @@ impl Shard {
             self.counters.not_retained += 1;
             self.met(Limit::Retained);
         }
-        Outcome { not_retained: full, ..Outcome::default() }
+        if full {
+            return Appended { outcome: failed, commit: None };
+        }
+        self.keep_retained(&message)
     }
 
     /// Goes on with the fan-outs that wait, for one step.
@@ -341,9 +445,8 @@ impl Shard {
             budget = budget.saturating_sub(self.step(fan_out, budget).max(1));
             if fan_out.at == fan_out.targets.len()
                 && let Some(done) = waiting.pop_front()
-                && let Some((from, commit)) = done.commit
             {
-                self.report(from, commit, done.outcome);
+                self.end_fan_out(done);
             }
         }
         // Deliveries publish nothing, so nothing was added meanwhile.
@@ -361,19 +464,30 @@ impl Shard {
         self.scratch.encoded.v3.clear();
         self.scratch.encoded.v5.clear();
         let message = fan_out.message.as_ref().as_ref();
-        let mut routing = Routing {
-            message: &message,
-            topic_hash: fan_out.topic_hash,
-            verbatim: None,
-            shared: Some(Arc::clone(&fan_out.message)),
-        };
+        let mut routing = Routing::new(&message, fan_out.topic_hash, Some(Arc::clone(&fan_out.message)));
+        (routing.commit, routing.gather) = (fan_out.commit, fan_out.gather);
+        std::mem::swap(&mut self.held, &mut fan_out.held);
         let end = fan_out.targets.len().min(fan_out.at.saturating_add(budget));
         for target in &fan_out.targets[fan_out.at..end] {
             fan_out.outcome = fan_out.outcome.and(self.deliver(target, &mut routing));
         }
         let made = end - fan_out.at;
         fan_out.at = end;
+        fan_out.gather = routing.gather;
+        std::mem::swap(&mut self.held, &mut fan_out.held);
         made
+    }
+
+    /// Everybody has the message: those on disk get it in one piece.
+    fn end_fan_out(&mut self, mut done: FanOut) {
+        let message = done.message.as_ref().as_ref();
+        let mut routing = Routing::new(&message, done.topic_hash, Some(Arc::clone(&done.message)));
+        (routing.origin, routing.commit, routing.gather) = (done.origin, done.commit, done.gather);
+        std::mem::swap(&mut self.held, &mut done.held);
+        let (outcome, waits) = self.keep_here(&mut routing, done.outcome);
+        if let Some((from, commit)) = done.commit.filter(|_| waits == 0) {
+            self.report(from, commit, outcome);
+        }
     }
 
     /// Tells the publisher's shard what became of a publish.

@@ -143,7 +143,7 @@ impl Shard {
         debug_assert_eq!(hash, topic_hash, "all shards hash topics alike");
         if self.deliver_run(&message, run).is_none() {
             for message in run.messages(head) {
-                self.route_from(from, &message, topic_hash, None);
+                self.route_from(from, &message, topic_hash, None, None);
             }
         }
     }

@@ -1,7 +1,9 @@
 //! Sessions of one shard, and the index from client identifiers to them.
 
+use super::durable::DurableSession;
 use super::replay::Parking;
 use crate::base::{HashKey, Mono, QoS, SessionId, ShardId, Slab, Version, VhostId};
+use crate::log::{Sequence, StateId};
 use crate::queue::{Item, SessionQueue};
 use crate::route::{FilterId, SubscriptionOptions};
 use crate::session::{Acks, Received, Will, Window};
@@ -21,6 +23,8 @@ pub(super) struct Session {
     pub(super) incoming: Option<Box<Incoming>>,
     pub(super) will: Option<Box<Will>>,
     pub(super) extra: Option<Box<Extra>>,
+    /// What is on disk.
+    pub(super) durable: Option<Box<DurableSession>>,
     /// Slot of its connection, or [`NONE`].
     pub(super) connection: u32,
     /// Counts connections: acknowledgements belong to one.
@@ -53,7 +57,20 @@ pub(super) enum Filters {
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     pub(super) queue: SessionQueue,
-    pub(super) window: Window<Item>,
+    pub(super) window: Window<Box<Kept>>,
+}
+
+/// What is kept of a delivery in the window.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// What to send; `None` if it is to be read back first.
+    pub(super) item: Option<Item>,
+    /// Its number in the log; 0 if it is only in memory.
+    pub(super) number: u64,
+    /// The commit before which it must not be sent.
+    pub(super) ready: Sequence,
+    /// It was sent before, perhaps on another connection.
+    pub(super) was_sent: bool,
 }
 
 /// The way in.
@@ -82,8 +99,9 @@ pub(super) struct SharedSubscription {
     pub(super) group: Box<str>,
     pub(super) filter: Box<str>,
     /// What [`GroupRef`](crate::queue::GroupRef) calls the group.
-    pub(super) tag: u32,
+    pub(super) hash: u64,
     pub(super) options: SubscriptionOptions,
+    pub(super) state: Option<StateId>,
 }
 
 /// What a session without a connection waits for.
@@ -93,6 +111,13 @@ pub(super) struct Offline {
     pub(super) will_at: Mono,
     /// When it ends.
     pub(super) expires_at: Mono,
+}
+
+impl Kept {
+    /// Of a delivery that is sent now and is in memory only.
+    pub(super) fn in_memory(item: Item) -> Box<Self> {
+        Box::new(Self { item: Some(item), number: 0, ready: Sequence::default(), was_sent: true })
+    }
 }
 
 impl Session {

@@ -2,6 +2,7 @@
 //! after SUBACK is never missed.
 
 use super::Shard;
+use super::durable::{RECOVERY_TOKEN, Wait};
 use super::limit::Limit;
 use super::peer::PeerMessage;
 use super::replay::NewReplay;
@@ -9,6 +10,7 @@ use super::sessions::SharedSubscription;
 use crate::base::topic::{Filter, parse_filter};
 use crate::base::{PacketId, QoS, ReasonCode, SessionId, ShardId};
 use crate::codec::{self, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe};
+use crate::log::Refused;
 use crate::route::{Change, Delta, FilterId, Subscriber, SubscriptionOptions};
 use crate::session::Violation;
 use std::num::NonZeroU32;
@@ -74,8 +76,31 @@ impl Shard {
             waiting.codes.push(code);
         }
         debug_assert!(self.links.at(slot).is_some(), "subscribing closes nothing");
+        self.when_kept(session, token);
         self.when_settled(Settles::Subscribe(token));
         Ok(())
+    }
+
+    /// SUBACK of a session on disk waits until its subscriptions are, too.
+    fn when_kept(&mut self, session: u32, token: (u32, u32)) {
+        let is_kept = self.sessions.at(session).is_some_and(|entry| entry.durable.is_some());
+        let last = self.last_commit();
+        if is_kept
+            && let Some(commit) = self.uncommitted(Some(last))
+            && let Some(waiting) = self.subscribing.get_mut(token.0, token.1)
+        {
+            waiting.missing += 1;
+            self.after_commit(commit, Wait::Subscribe(token));
+        }
+    }
+
+    /// The log has failed: whether the subscriptions will be there after the next start nobody knows.
+    pub(super) fn fail_subscribe(&mut self, token: (u32, u32)) {
+        if let Some(waiting) = self.subscribing.get_mut(token.0, token.1) {
+            waiting.codes.fill(ReasonCode::ImplementationSpecificError);
+            waiting.replays.clear();
+        }
+        self.subscribe_step_done(token);
     }
 
     fn subscribe_one(
@@ -102,7 +127,10 @@ impl Shard {
                 if full && !self.is_subscribed(session, text) {
                     return self.refuse_subscription(limit);
                 }
-                self.subscribe_plain(session, text, options, filter.retain_handling, token);
+                let handling = filter.retain_handling;
+                if let Err(refused) = self.subscribe_plain(session, text, options, handling, token) {
+                    return self.refused_subscription(refused);
+                }
             }
             Some(Filter::Shared { group, filter: text }) => {
                 let known =
@@ -110,7 +138,9 @@ impl Shard {
                 if full && !known {
                     return self.refuse_subscription(limit);
                 }
-                self.subscribe_shared(session, group, text, options, token);
+                if let Err(refused) = self.subscribe_shared(session, group, text, options, token) {
+                    return self.refused_subscription(refused);
+                }
             }
         }
         match filter.qos {
@@ -125,6 +155,11 @@ impl Shard {
         ReasonCode::QuotaExceeded
     }
 
+    fn refused_subscription(&mut self, refused: Refused) -> ReasonCode {
+        let failed = self.refused(refused).failed;
+        if failed { ReasonCode::ImplementationSpecificError } else { ReasonCode::QuotaExceeded }
+    }
+
     fn is_subscribed(&self, session: u32, filter: &str) -> bool {
         let vhost = self.sessions.at(session).map_or(super::VHOST, |entry| entry.vhost);
         self.trie.find(vhost, filter).is_some_and(|id| self.trie.get(id, Subscriber(session)).is_some())
@@ -137,10 +172,15 @@ impl Shard {
         options: SubscriptionOptions,
         retain_handling: RetainHandling,
         token: (u32, u32),
-    ) {
+    ) -> Result<(), Refused> {
         let vhost = self.sessions.at(session).map_or(super::VHOST, |entry| entry.vhost);
+        let old = self.trie.find(vhost, text).and_then(|filter| self.subscription_state(session, filter));
+        let state = self.keep_subscription(session, "", text, options, old)?;
         let inserted = self.trie.insert(vhost, text, Subscriber(session), options);
-        let Some(entry) = self.sessions.at_mut(session) else { return };
+        if let Some(state) = state {
+            self.note_subscription(session, inserted.filter, state);
+        }
+        let Some(entry) = self.sessions.at_mut(session) else { return Ok(()) };
         match inserted.replaced {
             // [MQTT-3.8.4-3]
             Some(old) => entry.count_filter(old.qos, -1),
@@ -157,6 +197,7 @@ impl Shard {
             let subscription_id = options.subscription_id;
             waiting.replays.push(NewReplay { vhost, filter: text.into(), qos: options.qos, subscription_id });
         }
+        Ok(())
     }
 
     fn subscribe_shared(
@@ -166,9 +207,13 @@ impl Shard {
         filter: &str,
         options: SubscriptionOptions,
         token: (u32, u32),
-    ) {
-        let tag = self.group_tag(session, group, filter);
-        let Some(entry) = self.sessions.at_mut(session) else { return };
+    ) -> Result<(), Refused> {
+        let hash = self.group_hash(session, group, filter);
+        let Some(entry) = self.sessions.at(session) else { return Ok(()) };
+        let known = entry.shared().iter().find(|s| *s.group == *group && *s.filter == *filter);
+        let old = known.and_then(|shared| shared.state);
+        let state = self.keep_subscription(session, group, filter, options, old)?;
+        let Some(entry) = self.sessions.at_mut(session) else { return Ok(()) };
         let known = entry.extra().shared.iter_mut().find(|s| *s.group == *group && *s.filter == *filter);
         let old = known.map(|shared| std::mem::replace(&mut shared.options, options));
         match old {
@@ -177,8 +222,9 @@ impl Shard {
                 entry.extra().shared.push(SharedSubscription {
                     group: group.into(),
                     filter: filter.into(),
-                    tag,
+                    hash,
                     options,
+                    state,
                 });
             }
         }
@@ -187,6 +233,7 @@ impl Shard {
             waiting.missing += 1;
         }
         self.join_group(session, group, filter, options, token);
+        Ok(())
     }
 
     /// Goes on with `what` once the deltas sent so far are in force everywhere.
@@ -218,6 +265,9 @@ impl Shard {
 
     /// One of the things a SUBSCRIBE waits for has happened; after the last one SUBACK leaves.
     pub(super) fn subscribe_step_done(&mut self, token: (u32, u32)) {
+        if token == RECOVERY_TOKEN {
+            return self.recovery_joined();
+        }
         let Some(waiting) = self.subscribing.get_mut(token.0, token.1) else { return };
         waiting.missing -= 1;
         if waiting.missing > 0 {
@@ -251,6 +301,13 @@ impl Shard {
             codes.push(if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted });
         }
         let Some(version) = self.links.at(slot).map(|connection| connection.version) else { return };
+        let is_kept = self.sessions.at(session).is_some_and(|entry| entry.durable.is_some());
+        let last = self.last_commit();
+        if is_kept && let (Some(commit), Some(id)) = (self.uncommitted(Some(last)), self.links.id_at(slot)) {
+            let mut packet = Vec::new();
+            codec::encode_unsuback(unsubscribe.packet_id, &codes, version, &mut packet);
+            return self.after_commit(commit, Wait::Send(id, packet.into()));
+        }
         // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
         codec::encode_unsuback(unsubscribe.packet_id, &codes, version, self.links.out(slot).bytes_mut());
     }
@@ -265,6 +322,7 @@ impl Shard {
     /// Takes a session off a filter; `false` if it was not on it.
     pub(super) fn remove_subscription(&mut self, session: u32, filter: FilterId) -> bool {
         let text = if self.shards > 1 { self.filter_text(filter) } else { None };
+        self.forget_subscription(session, filter);
         let Some(removed) = self.trie.remove(filter, Subscriber(session)) else { return false };
         if let Some(entry) = self.sessions.at_mut(session) {
             entry.filters.remove(filter);

@@ -1,5 +1,6 @@
 //! Tests of the shard, through its contract only: a world of shards without sockets, and clients that speak bytes.
 
+mod durable;
 mod limits;
 mod replays;
 mod runs;
@@ -18,6 +19,8 @@ struct World {
     now: Now,
     /// By client: where it is, and what it has received; `None` once it was closed.
     clients: Vec<Client>,
+    /// By shard, where shards have logs.
+    disks: Vec<durable::Drive>,
 }
 
 struct Client {
@@ -40,7 +43,7 @@ impl World {
         let key = HashKey { k0: 1, k1: 2 };
         let shards =
             (0..shards).map(|id| Shard::new(options.clone(), ShardId(id), shards, key, now)).collect();
-        Self { shards, now, clients: Vec::new() }
+        Self { shards, now, clients: Vec::new(), disks: Vec::new() }
     }
 
     /// A client connects to shard `entry`'s listener.
@@ -68,6 +71,7 @@ impl World {
         loop {
             let mut moved = false;
             for shard in 0..self.shards.len() {
+                moved |= self.work_disk(shard);
                 while let Some(output) = self.shards[shard].poll_output() {
                     moved = true;
                     self.on_output(shard, output);
@@ -508,7 +512,7 @@ fn the_hot_structs_grow_by_decision_only() {
     use super::connection::Connection;
     use super::sessions::Session;
     assert_eq!(size_of::<Connection>(), 72);
-    assert_eq!(size_of::<Session>(), 96);
+    assert_eq!(size_of::<Session>(), 104);
     assert_eq!(size_of::<crate::route::Subscription>(), 8);
 }
 

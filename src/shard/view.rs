@@ -139,7 +139,7 @@ impl Shard {
         let members = self.groups.iter().flat_map(|(_, group)| group.iter());
         let outgoing = self.sessions.iter().filter_map(|(_, session)| session.outgoing.as_deref());
         let held = outgoing.map(|outgoing| {
-            let in_window = outgoing.window.iter().filter_map(|entry| entry.item.as_ref());
+            let in_window = outgoing.window.iter().filter_map(|entry| entry.item.as_ref()?.item.as_ref());
             in_window.chain(outgoing.queue.iter()).filter(|item| item.group.is_some()).count()
         });
         SharedView {

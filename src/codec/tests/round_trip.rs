@@ -137,7 +137,7 @@ proptest! {
             prop_assert!(scratch.is_empty(), "what stands together is not copied");
         } else {
             prop_assert_eq!((publish.topic_alias, publish.expiry), (None, None));
-            prop_assert_eq!(forwarded, Vec::new());
+            prop_assert_eq!(forwarded, Vec::<u8>::new());
         }
     }
 

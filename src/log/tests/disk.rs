@@ -6,36 +6,36 @@ use std::collections::BTreeMap;
 const SECTOR: usize = 512;
 
 #[derive(Default, Clone, Debug)]
-pub(super) struct File {
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct File {
+    pub(crate) bytes: Vec<u8>,
     /// What the sectors were that were written since the last sync, by place.
     before: BTreeMap<usize, Vec<u8>>,
 }
 
 #[derive(Default, Clone, Debug)]
-pub(super) struct TestDisk {
-    pub(super) files: BTreeMap<SegmentId, File>,
-    pub(super) bytes_written: usize,
+pub(crate) struct TestDisk {
+    pub(crate) files: BTreeMap<SegmentId, File>,
+    pub(crate) bytes_written: usize,
     /// What the next operations of a kind answer instead.
-    pub(super) create_error: Option<DiskError>,
-    pub(super) write_error: Option<DiskError>,
-    pub(super) sync_error: Option<DiskError>,
-    pub(super) read_error: Option<DiskError>,
+    pub(crate) create_error: Option<DiskError>,
+    pub(crate) write_error: Option<DiskError>,
+    pub(crate) sync_error: Option<DiskError>,
+    pub(crate) read_error: Option<DiskError>,
 }
 
 impl File {
-    pub(super) fn of(bytes: Vec<u8>) -> Self {
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
         Self { bytes, before: BTreeMap::new() }
     }
 }
 
 impl TestDisk {
-    pub(super) fn files(&self) -> Vec<(SegmentId, u32)> {
+    pub(crate) fn files(&self) -> Vec<(SegmentId, u32)> {
         let size = |file: &File| u32::try_from(file.bytes.len()).unwrap();
         self.files.iter().map(|(segment, file)| (*segment, size(file))).collect()
     }
 
-    pub(super) fn carry_out(&mut self, output: &Disk) -> DiskReply {
+    pub(crate) fn carry_out(&mut self, output: &Disk) -> DiskReply {
         match output {
             Disk::Create { segment, bytes } => {
                 let result = self.create_error.map_or(Ok(()), Err);
@@ -74,7 +74,7 @@ impl TestDisk {
         }
     }
 
-    pub(super) fn write(&mut self, segment: SegmentId, offset: usize, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, segment: SegmentId, offset: usize, bytes: &[u8]) {
         let file = self.files.get_mut(&segment).expect("only what was made is written");
         self.bytes_written += bytes.len();
         for at in (offset..offset + bytes.len()).step_by(SECTOR) {
@@ -84,7 +84,7 @@ impl TestDisk {
     }
 
     /// The power is cut: of what was not synced, each sector `is_lost` or not.
-    pub(super) fn crash(&mut self, mut is_lost: impl FnMut() -> bool) {
+    pub(crate) fn crash(&mut self, mut is_lost: impl FnMut() -> bool) {
         for file in self.files.values_mut() {
             for (at, bytes) in std::mem::take(&mut file.before) {
                 if is_lost() {

@@ -1,0 +1,190 @@
+//! QoS 2 in: packet identifiers that came, and the origins by which other shards know a repetition.
+//!
+//! A publisher's packet identifier is kept once all targets have the message and before PUBREC; a crash in between leaves copies
+//! with their origin, which answer a repetition without taking it again. PUBREL has the origins forgotten everywhere, and the
+//! identifier with them, before PUBCOMP: from there the client may use it for another message.
+
+use super::{Shard, Wait, format};
+use crate::base::{ConnectionId, PacketId, QoS, SessionId, ShardId};
+use crate::log::{Health, Origin, Refused, Sequence, StateId, StateKind};
+use crate::session::{Outcome, Ready};
+use crate::shard::peer::PeerMessage;
+
+/// A PUBCOMP that waits.
+#[derive(Debug)]
+pub(in crate::shard) struct Completing {
+    session: SessionId,
+    connection: ConnectionId,
+    packet_id: PacketId,
+    missing: u32,
+}
+
+impl Shard {
+    /// The origin of a publish: of a session that outlives its connection, with QoS 2.
+    pub(in crate::shard) fn origin(&self, session: u32, packet_id: PacketId, qos: QoS) -> Option<Origin> {
+        let kept = self.sessions.at(session)?.durable.as_ref()?;
+        (qos == QoS::ExactlyOnce)
+            .then_some(Origin { publisher: kept.publisher, packet_id: packet_id.value() })
+    }
+
+    /// Keeps a packet identifier: its PUBREC waits for that. `false` if there is nothing to wait for.
+    pub(in crate::shard) fn keep_received(
+        &mut self,
+        session: u32,
+        sequence: u64,
+        packet_id: PacketId,
+    ) -> bool {
+        let Some(id) = self.sessions.id_at(session) else { return false };
+        match self.write_received(session, packet_id) {
+            Ok(None) => false,
+            Ok(Some(commit)) => {
+                self.after_commit(commit, Wait::Received(id, sequence));
+                true
+            }
+            Err(Refused::Full) => {
+                // All targets have it: the client waits until there is space.
+                if let Some(durable) = &mut self.durable {
+                    durable.unrecorded.push((id, sequence, packet_id));
+                }
+                true
+            }
+            Err(refused) => {
+                let outcome = self.refused(refused);
+                self.settle_ack_outcome(session, sequence, outcome);
+                false
+            }
+        }
+    }
+
+    fn write_received(&mut self, session: u32, packet_id: PacketId) -> Result<Option<Sequence>, Refused> {
+        let Some(entry) = self.sessions.at_mut(session) else { return Ok(None) };
+        let (Some(durable), Some(kept)) = (&mut self.durable, &mut entry.durable) else { return Ok(None) };
+        if kept.received.iter().any(|(of, _)| *of == packet_id.value()) {
+            return Ok(Some(durable.log.last()));
+        }
+        format::put_packet_id(packet_id.value(), &mut durable.value);
+        let owner = Some(kept.stream);
+        let (state, commit) = durable.log.put(StateKind::Received, entry.vhost, owner, &durable.value)?;
+        kept.received.push((packet_id.value(), state));
+        Ok(Some(commit))
+    }
+
+    /// There may be space again.
+    pub(super) fn record_unrecorded(&mut self) {
+        let Some(durable) = &mut self.durable else { return };
+        if durable.unrecorded.is_empty() || durable.log.health() != Health::Good {
+            return;
+        }
+        for (session, sequence, packet_id) in std::mem::take(&mut durable.unrecorded) {
+            if self.sessions.get_mut(session).is_some()
+                && !self.keep_received(session.slot, sequence, packet_id)
+            {
+                self.settle_ack(session, sequence, Outcome::default());
+            }
+        }
+    }
+
+    pub(super) fn write_received_again(&mut self, state: StateId) -> bool {
+        let found = self.sessions.iter().find_map(|(slot, entry)| {
+            let kept = entry.durable.as_ref()?;
+            kept.received.iter().find(|(_, of)| *of == state).map(|(packet_id, _)| (slot, *packet_id))
+        });
+        let Some((session, packet_id)) = found else { return false };
+        let Some(vhost) = self.sessions.at(session).map(|entry| entry.vhost) else { return false };
+        if let Some(durable) = &mut self.durable {
+            format::put_packet_id(packet_id, &mut durable.value);
+            let _ = durable.log.replace(state, StateKind::Received, vhost, &durable.value);
+        }
+        true
+    }
+
+    /// PUBREL of a session on disk: has the identifier and its origins forgotten. `false` if PUBCOMP need not wait.
+    pub(in crate::shard) fn release(&mut self, slot: u32, session: u32, packet_id: PacketId) -> bool {
+        let Some(origin) = self.origin(session, packet_id, QoS::ExactlyOnce) else { return false };
+        let (Some(id), Some(connection)) = (self.sessions.id_at(session), self.links.id_at(slot)) else {
+            return false;
+        };
+        let entry = self.sessions.at_mut(session).expect("has an id");
+        let Some(kept) = &mut entry.durable else { return false };
+        let at = kept.received.iter().position(|(of, _)| *of == packet_id.value());
+        let state = at.map(|at| kept.received.swap_remove(at).1);
+        self.clear_state(state);
+        let others: Vec<ShardId> = self.mesh.others().collect();
+        let missing = 1 + u32::try_from(others.len()).expect("shards are u16");
+        let token = self.completing.insert(Completing { session: id, connection, packet_id, missing });
+        for shard in others {
+            self.mesh.to(shard).push(PeerMessage::Forget { origin, token });
+        }
+        let commit = self.forget_origin(origin);
+        self.after_commit(commit, Wait::Complete(token));
+        true
+    }
+
+    /// An origin is released: gives the commit after which that is safe.
+    fn forget_origin(&mut self, origin: Origin) -> Sequence {
+        let Some(durable) = &mut self.durable else { return Sequence::default() };
+        let _ = durable.log.forget(origin);
+        durable.log.flush().unwrap_or(Sequence(u64::MAX))
+    }
+
+    /// Another shard's publisher has released an origin.
+    pub(in crate::shard) fn on_forget(&mut self, from: ShardId, origin: Origin, token: (u32, u32)) {
+        let Some(durable) = &mut self.durable else {
+            return self.mesh.to(from).push(PeerMessage::Forgotten { token });
+        };
+        let known = durable.log.forget(origin).unwrap_or(true);
+        let commit =
+            if known { durable.log.flush().unwrap_or(Sequence(u64::MAX)) } else { Sequence::default() };
+        self.after_commit(commit, Wait::Forgotten(from, token));
+    }
+
+    /// One of the things a PUBCOMP waits for has happened.
+    pub(in crate::shard) fn complete_step_done(&mut self, token: (u32, u32)) {
+        let Some(waiting) = self.completing.get_mut(token.0, token.1) else { return };
+        waiting.missing -= 1;
+        if waiting.missing > 0 {
+            return;
+        }
+        let Some(done) = self.completing.remove(token.0, token.1) else { return };
+        let Some(entry) = self.sessions.get_mut(done.session) else { return };
+        if let Some(incoming) = &mut entry.incoming {
+            incoming.received.remove(done.packet_id);
+        }
+        let is_there =
+            entry.connection() == Some(done.connection.slot) && self.links.get(done.connection).is_some();
+        if is_there {
+            self.send_pubcomp(done.connection.slot, done.packet_id, true);
+        }
+    }
+
+    /// One of the things an acknowledgement waits for has happened.
+    pub(in crate::shard) fn settle_ack(&mut self, session: SessionId, sequence: u64, outcome: Outcome) {
+        if self.sessions.get_mut(session).is_none() {
+            return;
+        }
+        self.settle_ack_outcome(session.slot, sequence, outcome);
+        self.flush_acks(session.slot);
+    }
+
+    /// The same, before anything is sent.
+    pub(in crate::shard) fn settle_ack_outcome(&mut self, session: u32, sequence: u64, outcome: Outcome) {
+        let incoming = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut());
+        let Some(ready) = incoming.and_then(|incoming| incoming.acks.settle(sequence, outcome)) else {
+            return;
+        };
+        if !self.is_recorded(session, &ready) && self.keep_received(session, sequence, ready.packet_id) {
+            let incoming = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut());
+            incoming.expect("had this acknowledgement").acks.wait_for_more(sequence);
+        }
+    }
+
+    /// Whether nothing of this publish has to be kept before it is acknowledged.
+    pub(in crate::shard) fn is_recorded(&self, session: u32, ready: &Ready) -> bool {
+        if ready.qos != QoS::ExactlyOnce || ready.outcome.is_refusal() {
+            return true;
+        }
+        let Some(entry) = self.sessions.at(session) else { return true };
+        let Some(kept) = entry.durable.as_ref().filter(|_| entry.is_durable()) else { return true };
+        kept.received.iter().any(|(of, _)| *of == ready.packet_id.value())
+    }
+}

@@ -1,0 +1,408 @@
+//! What is on disk: acknowledgements wait for it, and a crash loses nothing that was acknowledged.
+
+use super::*;
+use crate::log::tests::disk::TestDisk;
+use crate::log::{self, Disk, DiskError, Recovery};
+use crate::session::EXPIRY_NEVER;
+
+/// A shard's disk, which works only when it is told to.
+#[derive(Default)]
+pub(super) struct Drive {
+    disk: TestDisk,
+    waiting: Vec<Disk>,
+    is_held: bool,
+}
+
+fn options() -> Options {
+    let log = log::Options { segment_bytes: 128 << 10, ..log::Options::default() };
+    Options { log, ..Options::default() }
+}
+
+impl World {
+    fn durable(shards: u16, options: &Options) -> Self {
+        let mut world = Self::new(shards, options);
+        world.disks = (0..shards).map(|_| Drive::default()).collect();
+        world.recover(options);
+        world
+    }
+
+    fn recover(&mut self, options: &Options) {
+        for (shard, drive) in self.shards.iter_mut().zip(&mut self.disks) {
+            let key = HashKey { k0: 5, k1: self.now.mono.0 };
+            let mut recovery = Recovery::new(options.log.clone(), key, &drive.disk.files());
+            while let Some(output) = recovery.poll_output() {
+                recovery.handle_disk(drive.disk.carry_out(&output)).unwrap();
+            }
+            assert!(recovery.is_done());
+            shard.handle_recovered(self.now, recovery.finish());
+        }
+        self.settle();
+        assert!(self.shards.iter().all(Shard::is_ready));
+        for shard in &mut self.shards {
+            shard.handle_ready(self.now);
+        }
+        self.settle();
+    }
+
+    pub(super) fn work_disk(&mut self, shard: usize) -> bool {
+        let Some(drive) = self.disks.get_mut(shard) else { return false };
+        let mut moved = false;
+        while let Some(output) = self.shards[shard].poll_disk() {
+            drive.waiting.push(output);
+        }
+        while !drive.is_held && !drive.waiting.is_empty() {
+            moved = true;
+            let reply = drive.disk.carry_out(&drive.waiting.remove(0));
+            self.shards[shard].handle_disk(self.now, reply);
+            while let Some(output) = self.shards[shard].poll_disk() {
+                drive.waiting.push(output);
+            }
+        }
+        moved
+    }
+
+    fn hold_disks(&mut self, is_held: bool) {
+        self.disks.iter_mut().for_each(|drive| drive.is_held = is_held);
+        self.settle();
+    }
+
+    /// The power is cut, and the broker starts again.
+    fn crash(&mut self, options: &Options) {
+        let key = HashKey { k0: 1, k1: 2 };
+        let count = u16::try_from(self.shards.len()).unwrap();
+        self.now = self.now + std::time::Duration::from_secs(1);
+        self.shards =
+            (0..count).map(|id| Shard::new(options.clone(), ShardId(id), count, key, self.now)).collect();
+        for drive in &mut self.disks {
+            drive.waiting.clear();
+            drive.is_held = false;
+            drive.disk.crash(|| true);
+        }
+        for client in &mut self.clients {
+            (client.place, client.closed) = (None, true);
+        }
+        self.recover(options);
+    }
+
+    /// A client whose session outlives its connection.
+    fn connect_durable(&mut self, entry: usize, client_id: &str, clean: bool) -> (usize, bool) {
+        let mut connect = Connect::new(Version::V5, client_id, clean, 0);
+        connect.session_expiry = Some(EXPIRY_NEVER);
+        let client = self.connect_with(entry, &connect);
+        // What came behind CONNACK is for the caller.
+        let bytes = self.clients[client].received.clone();
+        let Ok(Frame::Complete(raw)) = codec::frame(&bytes, u32::MAX) else { panic!("no CONNACK") };
+        self.clients[client].received.drain(..raw.size);
+        match show(&codec::decode(raw, Version::V5, Sender::Server).unwrap()).as_str() {
+            "CONNACK Success true" => (client, true),
+            "CONNACK Success false" => (client, false),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn an_acknowledgement_waits_for_the_disk() {
+    for shards in [1, 2, 3] {
+        let mut world = World::durable(shards, &options());
+        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+        world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+        let publisher = world.connect(0, Version::V5, "publisher");
+        world.hold_disks(true);
+        world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
+        assert!(world.take(publisher).is_empty(), "not on disk yet");
+        assert!(world.take(subscriber).is_empty(), "delivered after the commit");
+        world.hold_disks(false);
+        assert_eq!(world.take(publisher), ["PUBACK 1 Success"]);
+        assert_eq!(world.take(subscriber), ["PUBLISH t 1 q1 id=1"]);
+    }
+}
+
+#[test]
+fn clean_sessions_do_not_touch_the_disk() {
+    let mut world = World::durable(2, &options());
+    let before: usize = world.disks.iter().map(|drive| drive.disk.bytes_written).sum();
+    let subscriber = world.connect(0, Version::V5, "subscriber");
+    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    world.hold_disks(true);
+    world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
+    assert_eq!(world.take(publisher), ["PUBACK 1 Success"]);
+    assert_eq!(world.take(subscriber), ["PUBLISH t 1 q1 id=1"]);
+    world.hold_disks(false);
+    let after: usize = world.disks.iter().map(|drive| drive.disk.bytes_written).sum();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn suback_and_connack_wait_for_the_disk() {
+    let mut world = World::durable(2, &options());
+    let (client, _) = world.connect_durable(0, "client", true);
+    world.hold_disks(true);
+    assert!(world.subscribe(client, "t", QoS::AtLeastOnce).is_empty());
+    world.hold_disks(false);
+    assert_eq!(world.take(client).len(), 1);
+    world.hold_disks(true);
+    let mut connect = Connect::new(Version::V5, "client", false, 0);
+    connect.session_expiry = Some(60);
+    let again = world.connect_with(1, &connect);
+    assert!(world.take(again).is_empty());
+    world.hold_disks(false);
+    assert_eq!(world.take(again), ["CONNACK Success true"]);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_crash() {
+    for shards in [1, 2, 3] {
+        let options = options();
+        let mut world = World::durable(shards, &options);
+        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+        world.subscribe(subscriber, "t/#", QoS::ExactlyOnce);
+        world.drop_connection(subscriber);
+        let publisher = world.connect(0, Version::V5, "publisher");
+        for n in 1..=5 {
+            let qos = if n % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+            world.publish(publisher, "t/1", &n.to_string(), qos, n, n == 5);
+        }
+        assert_eq!(world.take(publisher).len(), 5);
+        world.crash(&options);
+        let (subscriber, is_present) = world.connect_durable(0, "subscriber", false);
+        assert!(is_present);
+        world.settle();
+        let got = world.take(subscriber);
+        let want = [("1", 2), ("2", 1), ("3", 2), ("4", 1), ("5", 2)]
+            .map(|(n, qos)| format!("PUBLISH t/1 {n} q{qos} id={n}"));
+        assert_eq!(got, want);
+        let other = world.connect(0, Version::V5, "other");
+        let got = world.subscribe(other, "t/+", QoS::AtMostOnce);
+        assert_eq!(got[1..], ["PUBLISH t/1 5 q0 retain"], "{got:?}");
+    }
+}
+
+#[test]
+fn a_delivery_that_had_begun_goes_on_after_a_crash() {
+    let options = options();
+    let mut world = World::durable(2, &options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    for n in 1..=3 {
+        world.publish(publisher, "t", &n.to_string(), QoS::ExactlyOnce, n, false);
+    }
+    assert_eq!(world.take(subscriber).len(), 3);
+    world.ack(subscriber, AckKind::PubRec, 1);
+    assert_eq!(world.take(subscriber), ["PUBREL 1 Success"]);
+    world.ack(subscriber, AckKind::PubRec, 2);
+    world.ack(subscriber, AckKind::PubComp, 2);
+    world.take(subscriber);
+    // Lazy: it goes to disk with what comes next.
+    world.publish(publisher, "t", "4", QoS::ExactlyOnce, 4, false);
+    world.crash(&options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+    world.settle();
+    assert_eq!(
+        world.take(subscriber),
+        ["PUBREL 1 Success", "PUBLISH t 3 q2 id=3 dup", "PUBLISH t 4 q2 id=4 dup"]
+    );
+}
+
+#[test]
+fn a_qos_2_publish_that_is_repeated_after_a_crash_is_taken_once() {
+    for shards in [1, 2, 3] {
+        let options = options();
+        let mut world = World::durable(shards, &options);
+        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+        world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+        world.drop_connection(subscriber);
+        let (publisher, _) = world.connect_durable(0, "publisher", true);
+        world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+        assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
+        world.crash(&options);
+        let (publisher, _) = world.connect_durable(0, "publisher", false);
+        world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+        assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
+        world.ack(publisher, AckKind::PubRel, 1);
+        assert_eq!(world.take(publisher), ["PUBCOMP 1 Success"]);
+        world.crash(&options);
+        let (publisher, _) = world.connect_durable(0, "publisher", false);
+        world.publish(publisher, "t", "2", QoS::ExactlyOnce, 1, false);
+        assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
+        let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+        world.settle();
+        assert_eq!(world.take(subscriber), ["PUBLISH t 1 q2 id=1", "PUBLISH t 2 q2 id=2"]);
+    }
+}
+
+#[test]
+fn a_repetition_waits_for_the_first_copys_targets() {
+    let mut world = World::durable(2, &options());
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let (publisher, _) = world.connect_durable(0, "publisher", true);
+    world.hold_disks(true);
+    world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+    world.drop_connection(publisher);
+    let mut connect = Connect::new(Version::V5, "publisher", false, 0);
+    connect.session_expiry = Some(60);
+    let publisher = world.connect_with(0, &connect);
+    world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+    assert!(world.take(publisher).is_empty());
+    world.hold_disks(false);
+    assert_eq!(world.take(publisher), ["CONNACK Success true", "PUBREC 1 Success"]);
+    assert_eq!(world.take(subscriber), ["PUBLISH t 1 q2 id=1"]);
+}
+
+#[test]
+fn a_long_queue_is_read_back_in_order() {
+    let options = options();
+    let mut world = World::durable(2, &options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    world.drop_connection(subscriber);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    for n in 0..700u16 {
+        world.publish(publisher, "t", &n.to_string(), QoS::AtLeastOnce, n + 1, false);
+    }
+    assert_eq!(world.take(publisher).len(), 700);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+    world.settle();
+    let mut got = Vec::new();
+    loop {
+        let deliveries = world.take(subscriber);
+        if deliveries.is_empty() {
+            break;
+        }
+        for delivery in deliveries {
+            let words: Vec<&str> = delivery.split(' ').collect();
+            got.push(words[2].parse::<u16>().unwrap());
+            let id = words[4].strip_prefix("id=").unwrap().parse().unwrap();
+            world.ack(subscriber, AckKind::PubAck, id);
+        }
+    }
+    assert_eq!(got, (0..700).collect::<Vec<u16>>());
+}
+
+#[test]
+fn a_will_is_published_after_a_crash() {
+    let options = options();
+    let mut world = World::durable(2, &options);
+    let (watcher, _) = world.connect_durable(0, "watcher", true);
+    world.subscribe(watcher, "will", QoS::AtLeastOnce);
+    let mut connect = Connect::new(Version::V5, "mortal", true, 0);
+    connect.session_expiry = Some(60);
+    connect.will = Some(Will {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: "will",
+        payload: b"gone",
+        delay: 5,
+        expiry: None,
+        properties: Default::default(),
+    });
+    world.connect_with(0, &connect);
+    world.crash(&options);
+    let (watcher, _) = world.connect_durable(0, "watcher", false);
+    world.advance(4_000);
+    assert!(world.take(watcher).is_empty());
+    world.advance(2_000);
+    assert_eq!(world.take(watcher), ["PUBLISH will gone q1 id=1"]);
+}
+
+#[test]
+fn a_group_hands_on_what_a_session_that_ends_has_not_settled() {
+    for shards in [1, 2, 3] {
+        let options = options();
+        let mut world = World::durable(shards, &options);
+        let (one, _) = world.connect_durable(0, "one", true);
+        world.subscribe(one, "$share/g/t", QoS::AtLeastOnce);
+        world.drop_connection(one);
+        let publisher = world.connect(0, Version::V5, "publisher");
+        for n in 1..=3 {
+            world.publish(publisher, "t", &n.to_string(), QoS::AtLeastOnce, n, false);
+        }
+        assert_eq!(world.take(publisher).len(), 3, "kept by the member that is away");
+        world.crash(&options);
+        let (two, _) = world.connect_durable(0, "two", true);
+        world.subscribe(two, "$share/g/t", QoS::AtLeastOnce);
+        assert!(world.take(two).is_empty());
+        // Its session ends, and begins anew.
+        world.connect_durable(0, "one", true);
+        world.settle();
+        let want = ["1", "2", "3"].map(|n| format!("PUBLISH t {n} q1 id={n}"));
+        assert_eq!(world.take(two), want);
+        world.crash(&options);
+        let (two, _) = world.connect_durable(0, "two", false);
+        world.settle();
+        assert_eq!(world.take(two).len(), 3);
+    }
+}
+
+#[test]
+fn a_failed_sync_is_never_acknowledged() {
+    let mut world = World::durable(1, &options());
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    let five = world.connect(0, Version::V5, "five");
+    let three = world.connect(0, Version::V311, "three");
+    world.disks[0].disk.sync_error = Some(DiskError::Failed);
+    world.publish(five, "t", "1", QoS::AtLeastOnce, 1, false);
+    assert_eq!(world.take(five), ["PUBACK 1 ImplementationSpecificError"]);
+    world.publish(three, "t", "1", QoS::AtLeastOnce, 1, false);
+    assert!(world.clients[three].closed);
+    assert_eq!(world.shards[0].log_health(), Some(log::Health::Poisoned));
+    let got = world.subscribe(subscriber, "u", QoS::AtLeastOnce);
+    assert_eq!(got, ["SUBACK 7 [ImplementationSpecificError]"]);
+    assert!(world.take(subscriber).is_empty(), "what is not on disk is not delivered");
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers_by_itself() {
+    let options = options();
+    let mut world = World::durable(1, &options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    world.drop_connection(subscriber);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    world.shards[0].handle_disk_space(world.now, true);
+    world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
+    assert_eq!(world.take(publisher), ["PUBACK 1 QuotaExceeded"]);
+    let mut connect = Connect::new(Version::V5, "new", true, 0);
+    connect.session_expiry = Some(60);
+    let new = world.connect_with(0, &connect);
+    assert_eq!(world.take(new), ["CONNACK QuotaExceeded false"]);
+    world.shards[0].handle_disk_space(world.now, false);
+    world.publish(publisher, "t", "2", QoS::AtLeastOnce, 2, false);
+    assert_eq!(world.take(publisher), ["PUBACK 2 Success"]);
+    world.crash(&options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+    world.settle();
+    assert_eq!(world.take(subscriber), ["PUBLISH t 2 q1 id=1"]);
+}
+
+#[test]
+fn a_bounded_queue_drops_its_head_or_refuses() {
+    use crate::queue::Overflow;
+    for (overflow, answer, want) in [
+        (Overflow::DropHead, "PUBACK 3 Success", ["2", "3"]),
+        (Overflow::RejectPublish, "PUBACK 3 QuotaExceeded", ["1", "2"]),
+    ] {
+        let mut options = options();
+        options.queue.session_messages_max = Some(2);
+        options.queue.overflow = overflow;
+        let mut world = World::durable(1, &options);
+        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+        world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+        world.drop_connection(subscriber);
+        let publisher = world.connect(0, Version::V5, "publisher");
+        for n in 1..=3 {
+            world.publish(publisher, "t", &n.to_string(), QoS::AtLeastOnce, n, false);
+        }
+        assert_eq!(world.take(publisher)[2], answer);
+        world.crash(&options);
+        let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+        world.settle();
+        let got: Vec<String> = world.take(subscriber);
+        let want = [1, 2].map(|id| format!("PUBLISH t {} q1 id={id}", want[id - 1]));
+        assert_eq!(got, want);
+    }
+}
