@@ -27,6 +27,8 @@ pub enum Command {
     Fanin(FaninArgs),
     /// One publishes, many subscribe
     Fanout(FanoutArgs),
+    /// Persistent sessions: nothing acknowledged is lost, also if the broker is killed
+    Durable(crate::durable::DurableArgs),
     /// Run a suite against several brokers in alternation and compare
     Compare(crate::compare::CompareArgs),
 }

@@ -70,6 +70,12 @@ impl Processes {
         self.all().into_iter().filter_map(stat).map(|stat| stat.ticks as f64 / 100.0).sum()
     }
 
+    /// Bytes all of them have caused to be written to disks, as far as that can be read.
+    pub fn written(&self) -> u64 {
+        let text = |pid| read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+        self.all().into_iter().map(|pid| parse_field(&text(pid), "write_bytes:") / 1024).sum()
+    }
+
     /// Memory now.
     pub fn memory(&self) -> Memory {
         let mut memory = Memory { tcp: tcp_buffers(), slab: meminfo("Slab:"), ..Memory::default() };

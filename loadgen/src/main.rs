@@ -10,6 +10,7 @@ mod args;
 mod clock;
 mod compare;
 mod cost;
+mod durable;
 mod engine;
 mod judge;
 mod payload;
@@ -26,6 +27,7 @@ use plan::Plan;
 use progress::Progress;
 use scenario::Topology;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -51,6 +53,7 @@ fn execute(command: Command) -> Result<bool> {
         Command::Fanin(args) => scenario("fanin", args.topology()?, &args.common),
         Command::Fanout(args) => scenario("fanout", args.topology()?, &args.common),
         Command::Compare(args) => compare::compare(&args),
+        Command::Durable(args) => durable::durable(&args),
     }
 }
 
@@ -60,17 +63,26 @@ fn scenario(name: &'static str, topology: Topology, args: &Common) -> Result<boo
     let outcome = engine::run(&plan, &mut progress)?;
     progress.finish();
     let report = report::report(&plan, &outcome);
-    let is_stdout = args.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    if !args.quiet && !is_stdout {
-        write!(std::io::stdout(), "{}", table::table(&report.json))?;
-    }
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report.json)? + "\n";
-        if is_stdout {
-            std::io::stdout().write_all(text.as_bytes())?;
-        } else {
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-    }
+    print(&report.json, table::table, args.json.as_deref(), args.quiet)?;
     Ok(report.passed)
+}
+
+/// Prints a report as a table, and writes it where it is wanted as JSON.
+fn print(
+    report: &serde_json::Value,
+    table: fn(&serde_json::Value) -> String,
+    path: Option<&Path>,
+    quiet: bool,
+) -> Result<()> {
+    let is_stdout = path.is_some_and(|path| path.as_os_str() == "-");
+    if !quiet && !is_stdout {
+        write!(std::io::stdout(), "{}", table(report))?;
+    }
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    if is_stdout {
+        std::io::stdout().write_all(text.as_bytes())?;
+        return Ok(());
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

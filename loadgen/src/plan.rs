@@ -155,12 +155,13 @@ fn options(args: &Common) -> Result<Options> {
     Ok(options)
 }
 
-fn qos(level: u8) -> QoS {
+/// The QoS of an argument.
+pub fn qos(level: u8) -> QoS {
     QoS::from_bits(level).expect("the command line takes 0 to 2")
 }
 
 /// Differs from run to run, also of processes that start at the same moment.
-fn run_number() -> u32 {
+pub fn run_number() -> u32 {
     let seed = clock::now() ^ u64::from(std::process::id()).rotate_left(40);
     (seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
 }

@@ -17,6 +17,7 @@ mod worker;
 
 pub use histogram::Latency;
 pub use report::ThreadReport;
+pub use rings::Rings;
 pub use shared::{Phase, Totals};
 
 use crate::clock::{self, MILLISECOND, SECOND};

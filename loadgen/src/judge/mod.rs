@@ -14,8 +14,10 @@
 //! as received. What a publisher still had unacknowledged when its connection died may or may not arrive, and what a
 //! subscriber missed because its own connection died is counted apart (as undeliverable); the dead connection is a broken promise by itself.
 
+mod ledger;
 mod stream;
 mod verdict;
 
+pub use ledger::{Force, Found, Lane, Probed, RetainedLane};
 pub use stream::{Arrival, Stream};
 pub use verdict::{Counts, PublisherEnd, SubscriberEnd, Verdict, judge};

@@ -1,7 +1,9 @@
 //! The binary, against a broker that misbehaves on demand and against the real one.
 
 mod broken;
+mod durable;
 mod faulty;
+mod forgetful;
 mod judged;
 mod run;
 mod smoke;
@@ -18,6 +20,8 @@ fn impossible_requests_are_refused() {
         (&["pair", "--size", "27"], "at least 28 bytes"),
         (&["fanin", "--clients", "1"], "--clients 1 - --subscribers 1"),
         (&["pair", "--session-expiry", "5"], "needs --protocol 5.0"),
+        (&["durable", "--sessions", "3", "--online", "4"], "--online 4: there are 3"),
+        (&["durable", "--resume", "/dev/null"], "/dev/null is no JSON"),
         (&["conn", "--broker-pid", "4294967295"], "no such process"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_quelea-loadgen")).args(args).output().unwrap();

@@ -16,10 +16,15 @@ pub(crate) struct Run {
 
 /// Runs a scenario against `target`; the arguments are separated by spaces. It must end by itself.
 pub(crate) fn run(target: SocketAddr, args: &str) -> Run {
+    run_with(target, &args.split_whitespace().collect::<Vec<_>>())
+}
+
+/// The same with arguments that may hold spaces.
+pub(crate) fn run_with(target: SocketAddr, args: &[&str]) -> Run {
     let output = Command::new("timeout")
         .arg(DEADLINE.as_secs().to_string())
         .arg(env!("CARGO_BIN_EXE_quelea-loadgen"))
-        .args(args.split_whitespace())
+        .args(args)
         .args([
             "--quiet",
             "--json=-",
@@ -32,9 +37,9 @@ pub(crate) fn run(target: SocketAddr, args: &str) -> Run {
         .expect("the binary under test starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     let code = output.status.code().expect("it ends by itself");
-    assert_ne!(code, 124, "{args}: not over within {DEADLINE:?}: {stderr}");
+    assert_ne!(code, 124, "{args:?}: not over within {DEADLINE:?}: {stderr}");
     let report = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{args}: exit code {code}, no report ({error}): {stderr}"));
+        .unwrap_or_else(|error| panic!("{args:?}: exit code {code}, no report ({error}): {stderr}"));
     Run { code, report }
 }
 

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A running broker; killed when dropped.
 struct Broker {
@@ -15,7 +16,9 @@ struct Broker {
 
 impl Broker {
     fn start(shards: u16) -> Self {
-        let name = format!("loadgen-{}-{shards}", std::process::id());
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("loadgen-{}-{number}", std::process::id());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&folder).expect("a folder under target/ can be made");
         let mut child = Command::new(binary())
@@ -90,6 +93,21 @@ fn the_real_broker_keeps_its_promises() {
         }
         let rss = run.report["memory"]["peak"]["broker_rss"].as_u64();
         assert_eq!(rss.is_some_and(|rss| rss > 1 << 20), !cost.is_empty(), "{args}: {}", run.report);
+    }
+}
+
+/// Without a restart: sessions that are away, that come and go, and everything that changes.
+#[test]
+fn the_real_broker_keeps_sessions() {
+    let broker = Broker::start(2);
+    for args in [
+        "--sessions 20 --qos 1",
+        "--sessions 12 --fan 3 --online 6 --churn 30 --qos 2 --retained 6 --changing 4 --protocol 5.0",
+        "--sessions 10 --online 10 --publishers 10 --window 1 --size 1024",
+    ] {
+        let run = run(broker.address, &format!("durable --secs 0.4 --warmup 0.1 {args}"));
+        assert_eq!(run.code, 0, "{args}: {}", run.report);
+        assert!(run.count("due") > 0 && run.count("received") >= run.count("due"), "{args}: {}", run.report);
     }
 }
 
