@@ -50,7 +50,7 @@ impl Exposition {
     }
 
     /// A counter without labels.
-    pub fn counter(&mut self, name: &str, help: &str, value: u64) {
+    pub fn counter(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(Kind::Counter, name, help).sample(&[], value);
     }
 

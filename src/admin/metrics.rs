@@ -5,8 +5,9 @@
 //! and 2. Cost: about 200 lines of text, whatever the number of clients.
 
 use super::exposition::{Exposition, Kind};
-use super::overview::{LAG_BOUNDS_US, Overview};
+use super::overview::{DiskCounters, LAG_BOUNDS_US, Lag, Overview};
 use crate::base::{QoS, Version};
+use crate::log::Health;
 use crate::shard::{Cause, Census, Counters};
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -23,6 +24,7 @@ pub fn page(overview: &Overview) -> String {
     losses(&mut page, &counters);
     queues(&mut page, overview, &counters, &census);
     memory(&mut page, overview, &census);
+    log(&mut page, overview);
     shards(&mut page, overview);
     page.into_text()
 }
@@ -294,6 +296,7 @@ fn memory(page: &mut Exposition, overview: &Overview, census: &Census) {
         ("queues", census.ready_bytes),
         ("out_buffers", census.out_bytes),
         ("receive_buffers", receive),
+        ("log", overview.log_sum(|log| log.memory_bytes)),
     ] {
         family.sample(&[("owner", owner)], value);
     }
@@ -324,14 +327,87 @@ fn shards(page: &mut Exposition, overview: &Overview) {
     let help = "Filters of other shards that shards know of, each counted where it is known";
     page.gauge("quelea_interest_filters", help, overview.sum(|report| report.interest));
     let help = "How long a shard took to take up a question: one a second and shard";
-    let mut family = page.family(Kind::Histogram, "quelea_loop_lag_seconds", help);
+    histogram(page, "quelea_loop_lag_seconds", help, &overview.lag);
+}
+
+/// The durable log and its disk.
+fn log(page: &mut Exposition, overview: &Overview) {
+    let process = &overview.process;
+    if let Some(bytes) = process.free_bytes {
+        let help = "Bytes free on the disk of the data directory";
+        page.gauge("rabbitmq_disk_space_available_bytes", help, bytes);
+    }
+    let help = "Bytes below which durable messages are refused (disk_free_limit.absolute)";
+    page.gauge("rabbitmq_disk_space_available_limit_bytes", help, process.free_bytes_min);
+    let help = "1 while there is less space than that";
+    page.gauge("rabbitmq_alarms_free_disk_space_watermark", help, u8::from(process.is_short_of_space));
+    let mut syncs = Lag::default();
+    let disks = overview.shards.iter().filter_map(|shard| shard.log.as_ref());
+    disks.for_each(|log| syncs.add(&log.disk.syncs));
+    let sync_seconds = seconds(syncs.sum_us);
+    page.counter("rabbitmq_io_sync_ops_total", "Commits made safe on disk", syncs.count());
+    page.counter("rabbitmq_io_sync_time_seconds_total", "Time these took, writing included", sync_seconds);
+    for (name, help, of) in [
+        (
+            "rabbitmq_io_write_ops_total",
+            "Writes to the durable log",
+            (|disk| disk.writes) as fn(&DiskCounters) -> u64,
+        ),
+        ("rabbitmq_io_write_bytes_total", "Bytes written to it", |disk| disk.written_bytes),
+        ("rabbitmq_io_read_ops_total", "Reads from it", |disk| disk.reads),
+        ("rabbitmq_io_read_bytes_total", "Bytes read from it", |disk| disk.read_bytes),
+    ] {
+        page.counter(name, help, overview.log_sum(|log| of(&log.disk)));
+    }
+    let help = "How long a commit took to be safe on disk";
+    histogram(page, "quelea_log_sync_seconds", help, &syncs);
+    for (name, help, value) in [
+        (
+            "quelea_log_messages",
+            "Messages in the durable log, each once a shard",
+            overview.log_sum(|log| log.messages),
+        ),
+        (
+            "quelea_log_states",
+            "Subscriptions, retained messages and the like in it",
+            overview.log_sum(|log| log.states),
+        ),
+        ("quelea_log_live_bytes", "Bytes of its records that count", overview.log_sum(|log| log.live_bytes)),
+        ("quelea_log_used_bytes", "Bytes of its files in use", overview.log_sum(|log| log.used_bytes)),
+        (
+            "quelea_log_backlog_bytes",
+            "Bytes that wait for its disk",
+            overview.log_sum(|log| log.backlog_bytes),
+        ),
+        (
+            "quelea_log_damage",
+            "Places found damaged when it was opened",
+            overview.log_sum(|log| log.damage_count),
+        ),
+        (
+            "quelea_log_full_shards",
+            "Shards whose log takes only what shrinks it",
+            overview.logs_that_are(Health::Full) as u64,
+        ),
+        (
+            "quelea_log_poisoned_shards",
+            "Shards whose log has failed",
+            overview.logs_that_are(Health::Poisoned) as u64,
+        ),
+    ] {
+        page.gauge(name, help, value);
+    }
+}
+
+fn histogram(page: &mut Exposition, name: &str, help: &str, times: &Lag) {
+    let mut family = page.family(Kind::Histogram, name, help);
     let mut count = 0;
-    for (index, samples) in overview.lag.buckets.iter().enumerate() {
+    for (index, samples) in times.buckets.iter().enumerate() {
         count += samples;
         let bound = LAG_BOUNDS_US.get(index).map_or_else(|| "+Inf".to_owned(), |bound| seconds(*bound));
         family.sample_of("_bucket", &[("le", &bound)], count);
     }
-    family.sample_of("_sum", &[], seconds(overview.lag.sum_us)).sample_of("_count", &[], count);
+    family.sample_of("_sum", &[], seconds(times.sum_us)).sample_of("_count", &[], count);
 }
 
 fn by_version(page: &mut Exposition, kind: Kind, name: &str, help: &str, values: &[u64; 3]) {

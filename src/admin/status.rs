@@ -1,10 +1,12 @@
 //! The JSON views: whether the process is well, and what each shard does.
 
 use super::json::Json;
-use super::overview::Overview;
+use super::overview::{LogState, Overview};
+use crate::log::Health;
 
 /// Whether all is well, and the view that says so: `{"status":"ok"}`, or `failed` with a reason, as RabbitMQ's health checks have
-/// it. Being over the memory limit is no failure: clients are served.
+/// it. Being over the memory limit is no failure: clients are served. Nor is a full or damaged log: what it has is served, and
+/// a `warning` says so.
 #[must_use]
 pub fn health(overview: &Overview) -> (bool, Json) {
     let mut reasons = Vec::new();
@@ -16,8 +18,24 @@ pub fn health(overview: &Overview) -> (bool, Json) {
     if overview.process.is_leaving {
         reasons.push("the broker is shutting down".to_owned());
     }
+    let is = |health| {
+        overview.shards.iter().enumerate().filter(move |(_, shard)| shard.log_health == Some(health))
+    };
+    for (index, _) in is(Health::Poisoned) {
+        reasons.push(format!("the log of shard {index} has failed: restart on a sound disk"));
+    }
+    let mut warnings: Vec<_> =
+        is(Health::Full).map(|(index, _)| format!("the log of shard {index} is full")).collect();
+    let damage_count = overview.log_sum(|log| log.damage_count);
+    if damage_count > 0 {
+        warnings.push(format!("the log was found damaged in {damage_count} places at start"));
+    }
     if reasons.is_empty() {
-        (true, Json::Object(vec![("status", "ok".into())]))
+        let mut view = vec![("status", "ok".into())];
+        if !warnings.is_empty() {
+            view.push(("warning", warnings.join("; ").into()));
+        }
+        (true, Json::Object(view))
     } else {
         (false, Json::Object(vec![("status", "failed".into()), ("reason", reasons.join("; ").into())]))
     }
@@ -41,6 +59,14 @@ pub fn status(overview: &Overview) -> Json {
                 ("resident_bytes", process.resident_bytes.into()),
                 ("max_bytes", process.memory_max_bytes.into()),
                 ("is_short", process.is_short_of_memory.into()),
+            ]),
+        ),
+        (
+            "disk",
+            Json::Object(vec![
+                ("free_bytes", process.free_bytes.into()),
+                ("free_bytes_min", process.free_bytes_min.into()),
+                ("is_short", process.is_short_of_space.into()),
             ]),
         ),
         ("connections", (counters.connected.saturating_sub(counters.closed_connections.total())).into()),
@@ -67,5 +93,25 @@ fn shard((id, shard): (usize, &super::overview::ShardState)) -> Json {
         ("mailbox_batches_waiting", report.residue.outgoing_batches.into()),
         ("fan_outs", report.residue.fan_outs.into()),
         ("replays", report.residue.replays.into()),
+        ("log", shard.log.as_ref().map_or(Json::Null, |state| log(shard.log_health, state))),
+    ])
+}
+
+fn log(health: Option<Health>, state: &LogState) -> Json {
+    let health = match health.unwrap_or_default() {
+        Health::Good if state.damage_count > 0 => "damaged",
+        Health::Good => "good",
+        Health::Full => "full",
+        Health::Poisoned => "poisoned",
+    };
+    Json::Object(vec![
+        ("health", health.into()),
+        ("damage_count", state.damage_count.into()),
+        ("messages", state.messages.into()),
+        ("states", state.states.into()),
+        ("live_bytes", state.live_bytes.into()),
+        ("used_bytes", state.used_bytes.into()),
+        ("backlog_bytes", state.backlog_bytes.into()),
+        ("commits", state.disk.syncs.count().into()),
     ])
 }

@@ -1,9 +1,10 @@
 //! The pages, made from a shard that clients have used.
 
-use super::overview::{LAG_BOUNDS_US, Lag, Overview, ShardState};
+use super::overview::{DiskCounters, LAG_BOUNDS_US, Lag, LogState, Overview, ShardState};
 use super::{metrics, status};
 use crate::base::{ConnectionId, HashKey, Mono, Now, PacketId, QoS, ShardId, Version, Wall};
 use crate::codec::{Connect, Delivery, SubscribeFilter, encode_subscribe};
+use crate::log::Health;
 use crate::shard::{Accepted, Cause, Options, Report, Shard};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -153,5 +154,48 @@ fn health_names_who_is_silent() {
         r#"{"status":"failed","reason":"shard 1 has not answered for 1500 ms; the broker is shutting down"}"#
     );
     let text = status::status(&overview).to_string();
+    assert!(text.contains(r#""log":null"#), "{text}");
     assert!(text.contains(r#""status":"failed""#) && text.contains(r#""connections":4,"#), "{text}");
+}
+
+#[test]
+fn a_failed_log_is_no_health_and_a_full_or_damaged_one_a_warning() {
+    let mut overview = overview();
+    let mut syncs = Lag::default();
+    syncs.record(80);
+    syncs.record(20_000);
+    let disk = DiskCounters { syncs, writes: 2, written_bytes: 8192, ..DiskCounters::default() };
+    for shard in &mut overview.shards {
+        shard.log_health = Some(Health::Good);
+        shard.log = Some(LogState { disk: disk.clone(), messages: 7, ..LogState::default() });
+    }
+    assert_eq!(status::health(&overview).1.to_string(), r#"{"status":"ok"}"#);
+    overview.shards[0].log_health = Some(Health::Full);
+    overview.shards[1].log.as_mut().unwrap().damage_count = 3;
+    let (is_well, view) = status::health(&overview);
+    assert!(is_well);
+    assert_eq!(
+        view.to_string(),
+        r#"{"status":"ok","warning":"the log of shard 0 is full; the log was found damaged in 3 places at start"}"#
+    );
+    let text = status::status(&overview).to_string();
+    assert!(text.contains(r#""health":"full""#) && text.contains(r#""health":"damaged""#), "{text}");
+    let samples = parse(&metrics::page(&overview));
+    for (name, expected) in [
+        ("rabbitmq_io_sync_ops_total", 4.0),
+        ("rabbitmq_io_sync_time_seconds_total", 0.04016),
+        ("rabbitmq_io_write_bytes_total", 16_384.0),
+        ("quelea_log_sync_seconds_bucket{le=\"0.000100\"}", 2.0),
+        ("quelea_log_sync_seconds_count", 4.0),
+        ("quelea_log_messages", 14.0),
+        ("quelea_log_full_shards", 1.0),
+        ("quelea_log_damage", 3.0),
+    ] {
+        assert_eq!(samples.get(name), Some(&expected), "{name}");
+    }
+    overview.shards[0].log_health = Some(Health::Poisoned);
+    let (is_well, view) = status::health(&overview);
+    assert!(!is_well);
+    let reason = r#""reason":"the log of shard 0 has failed: restart on a sound disk""#;
+    assert!(view.to_string().contains(reason), "{view}");
 }

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod control;
 pub mod data_dir;
 pub mod desk;
+pub mod disk;
 mod driver;
 pub mod listener;
 pub mod machine;
@@ -14,6 +15,7 @@ pub mod mailbox;
 pub mod memory;
 pub mod net;
 pub mod signal;
+pub mod space;
 pub mod start;
 mod watch;
 

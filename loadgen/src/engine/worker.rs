@@ -172,8 +172,9 @@ impl Worker {
             Completion::Accepted { .. }
             | Completion::AcceptFailed { .. }
             | Completion::HandedOver { .. }
-            | Completion::SendingEnded { .. } => {
-                unreachable!("nothing listens or closes one side here")
+            | Completion::SendingEnded { .. }
+            | Completion::Transferred { .. } => {
+                unreachable!("nothing listens, closes one side or opens a file here")
             }
         }
     }

@@ -219,6 +219,7 @@ impl Driver {
             // Flags, mail and further rings are looked at every turn anyway.
             Completion::Woken => {}
             Completion::Connected { .. } => unreachable!("the broker does not connect"),
+            Completion::Transferred { .. } => unreachable!("no file is open"),
         }
     }
 

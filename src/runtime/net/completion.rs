@@ -1,6 +1,7 @@
 //! What a ring reports.
 
 use super::buffers::Buffer;
+use super::file::Transfer;
 use super::ring::Descriptor;
 use crate::base::{ConnectionId, OutBuffer};
 use nix::errno::Errno;
@@ -68,6 +69,15 @@ pub enum Completion {
         connection: ConnectionId,
         /// The new socket.
         result: Result<Descriptor, Errno>,
+    },
+    /// A transfer from or to a file is over.
+    Transferred {
+        /// What [`transfer`](super::NetRing::transfer) was given.
+        token: u64,
+        /// What was transferred, back.
+        transfer: Transfer,
+        /// Whether all of it was. `EIO` also where the file has no more.
+        result: Result<(), Errno>,
     },
     /// Somebody rang this ring's doorbell, or wrote to its event descriptor.
     Woken,

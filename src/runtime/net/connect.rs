@@ -107,12 +107,10 @@ impl NetRing {
         if let Some((bind, ports)) = bind {
             self.push_silent(set_option(fd, ADDRESS_WITHOUT_PORT, on));
             self.push_silent(ports);
-            self.reserve(2);
-            let bind_tag = Tag { op: Op::Bind, ..tag };
-            let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
-            self.enqueue(bind.user_data(bind_tag.encode()).flags(flags));
+            self.push_linked(Tag { op: Op::Bind, ..tag }, bind, Tag { op: Op::Connect, ..tag }, connect);
+        } else {
+            self.push(Tag { op: Op::Connect, ..tag }, connect);
         }
-        self.push(Tag { op: Op::Connect, ..tag }, connect);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sockets on io_uring: [`NetRing`] and what belongs to it.
+//! Sockets and files on io_uring: [`NetRing`] and what belongs to it.
 //!
 //! A ring owns a sparse table of *direct descriptors* (sockets that never enter the process's descriptor table), a ring of
 //! *provided buffers* (an idle connection holds none), and everything the kernel reads or writes while an operation is in
@@ -17,6 +17,7 @@ mod buffer_ring;
 mod buffers;
 mod completion;
 mod connect;
+mod file;
 mod hand_over;
 mod pages;
 pub mod probe;
@@ -33,6 +34,7 @@ mod tests;
 pub use buffers::{Buffer, ReceiveBuffers};
 pub use completion::{Completion, Ended};
 pub use connect::Source;
+pub use file::{BLOCK_SIZE, Blocks, Transfer};
 pub use ring::{Descriptor, NetRing, RingFd, RingOptions};
 pub use send::SendId;
 pub use tag::INDEX_END;

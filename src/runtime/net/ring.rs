@@ -9,6 +9,7 @@ use super::buffer_ring::BufferRing;
 use super::buffers::{Buffer, ReceiveBuffers};
 use super::completion::Completion;
 use super::connect::Connects;
+use super::file::Transfers;
 use super::send::Sends;
 use super::tag::{Op, Tag};
 use super::wake::Wakes;
@@ -60,6 +61,7 @@ pub struct NetRing {
     pub(super) sends: Sends,
     pub(super) connects: Connects,
     pub(super) wakes: Wakes,
+    pub(super) transfers: Transfers,
     /// Entries that found the submission queue full, in order.
     backlog: VecDeque<squeue::Entry>,
     /// Sends that found the kernel short of memory: asked again after the next wait.
@@ -96,6 +98,7 @@ impl NetRing {
             sends: Sends::default(),
             connects: Connects::default(),
             wakes: Wakes::default(),
+            transfers: Transfers::default(),
             backlog: VecDeque::new(),
             retries: Vec::new(),
             outstanding: 0,
@@ -255,6 +258,7 @@ impl NetRing {
                 completions.push(Completion::HandedOver { connection: tag.connection(), result });
             }
             Op::Socket | Op::Bind | Op::Connect => self.connecting(tag, result, completions),
+            Op::Transfer | Op::Sync => self.transferred(tag, result, completions),
             Op::Doorbell => completions.push(Completion::Woken),
             Op::Wake => self.woken(tag, completions),
             Op::EndSending => completions.push(Completion::SendingEnded { connection: tag.connection() }),
@@ -269,6 +273,21 @@ impl NetRing {
         self.enqueue(entry.user_data(tag.encode()));
     }
 
+    /// Queues an operation and what follows if it succeeds. Together they complete once: the first only if it fails, and then
+    /// the second does not.
+    pub(super) fn push_linked(
+        &mut self,
+        first_tag: Tag,
+        first: squeue::Entry,
+        second_tag: Tag,
+        second: squeue::Entry,
+    ) {
+        self.outstanding += 1;
+        let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+        let first = first.user_data(first_tag.encode()).flags(flags);
+        self.enqueue_linked(first, second.user_data(second_tag.encode()));
+    }
+
     /// Queues an operation whose success nobody waits for.
     pub(super) fn push_silent(&mut self, entry: squeue::Entry) {
         let tag = Tag::new(Op::Silent, 0, 0);
@@ -276,7 +295,7 @@ impl NetRing {
     }
 
     /// Queues an entry; when the queue is full, submits first, and what still does not fit waits.
-    pub(super) fn enqueue(&mut self, entry: squeue::Entry) {
+    fn enqueue(&mut self, entry: squeue::Entry) {
         if self.backlog.is_empty() && self.try_push(&entry) {
             return;
         }
@@ -287,14 +306,24 @@ impl NetRing {
         }
     }
 
-    /// Makes room for `count` entries in one submission, so that links between them hold.
-    pub(super) fn reserve(&mut self, count: usize) {
-        let submission = self.ring.submission();
-        let free = submission.capacity() - submission.len();
-        drop(submission);
-        if free < count {
+    /// Queues two entries of which the first links to the second: in one submission, or the link would not hold.
+    fn enqueue_linked(&mut self, first: squeue::Entry, second: squeue::Entry) {
+        if self.backlog.is_empty() && self.room() < 2 {
+            // An error here shows again at the end of the turn, where it is handled.
             drop(self.submit());
         }
+        if self.backlog.is_empty() && self.room() >= 2 {
+            let pushed = self.try_push(&first) && self.try_push(&second);
+            assert!(pushed, "there was room for both");
+        } else {
+            self.backlog.extend([first, second]);
+        }
+    }
+
+    /// Free entries of the submission queue.
+    fn room(&mut self) -> usize {
+        let submission = self.ring.submission();
+        submission.capacity() - submission.len()
     }
 
     pub(super) fn descriptor_opened(&mut self) {
@@ -303,17 +332,19 @@ impl NetRing {
 
     fn prepare(&mut self) {
         self.buffer_ring.commit();
-        while let Some(entry) = self.backlog.pop_front() {
-            if !self.try_push(&entry) {
-                self.backlog.push_front(entry);
+        while let Some(entry) = self.backlog.front().cloned() {
+            // What may be linked to the next goes with it.
+            let is_first = matches!(Tag::decode(entry.get_user_data()).op, Op::Bind | Op::Transfer);
+            if self.room() < 1 + usize::from(is_first) || !self.try_push(&entry) {
                 break;
             }
+            self.backlog.pop_front();
         }
     }
 
     fn try_push(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: every pointer in an entry goes to memory that is owned by `accepts`, `sends`, `connects` or `wakes` (or is
-        // static) and stays there, unmoved, until `decode` has seen the operation's last completion; `drop` waits for these.
+        // SAFETY: every pointer in an entry goes to memory that is owned by `accepts`, `sends`, `connects`, `wakes` or
+        // `transfers` (or is static) and stays there, unmoved, until `decode` has seen the operation's last completion; `drop` waits for these.
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
@@ -362,6 +393,7 @@ impl Drop for NetRing {
             mem::forget(mem::take(&mut self.sends));
             mem::forget(mem::take(&mut self.connects));
             mem::forget(mem::take(&mut self.wakes));
+            mem::forget(mem::take(&mut self.transfers));
             mem::forget(Rc::clone(&self.buffers));
         }
     }

@@ -26,12 +26,16 @@ pub(super) enum Op {
     Bind,
     Connect,
     EndSending,
+    /// A read or write of a file.
+    Transfer,
+    /// A sync of a file.
+    Sync,
     /// Operations whose success says nothing: cancel, close, options, ringing. Only failures complete.
     Silent,
 }
 
 impl Op {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Accept,
         Self::Receive,
         Self::Send,
@@ -42,6 +46,8 @@ impl Op {
         Self::Bind,
         Self::Connect,
         Self::EndSending,
+        Self::Transfer,
+        Self::Sync,
         Self::Silent,
     ];
 }

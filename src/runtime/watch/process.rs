@@ -30,6 +30,9 @@ impl ProcessFacts {
             resident_bytes: memory::resident_bytes(),
             memory_max_bytes: self.memory_max,
             is_short_of_memory: control.is_short_of_memory(),
+            free_bytes: None,
+            free_bytes_min: 0,
+            is_short_of_space: false,
             is_leaving: control.is_leaving(),
             descriptors: descriptors(),
         }
