@@ -29,8 +29,8 @@ impl Shard {
                 if retained_sequence > 0 {
                     self.mesh.see_retained(from, self.retained_home(topic_hash), retained_sequence);
                 }
-                let (outcome, waits) = self.route_from(from, &message, topic_hash, commit, origin);
-                if let Some(commit) = commit.filter(|_| waits == 0) {
+                let (outcome, asked) = self.route_from(from, &message, topic_hash, commit, origin);
+                if let Some(commit) = commit.filter(|_| asked.missing == 0) {
                     self.report(from, commit, outcome);
                 }
             }

@@ -4,6 +4,7 @@ use super::Shard;
 use super::limit::Limit;
 use super::peer::CommitRef;
 use super::read::Flow;
+use super::routing::Asked;
 use crate::base::{MessageHead, MessageRef, PacketId, Publisher, QoS, ReasonCode, Version, Wall};
 use crate::codec::{self, Ack, AckKind, Packet, RawPacket, Sender};
 use crate::session::{Outcome, Ready, Violation};
@@ -114,20 +115,25 @@ impl Shard {
             }
         }
         let sequence = incoming.acks.next_sequence();
-        let (outcome, mut missing) = if repeated {
+        let (outcome, asked) = if repeated {
             // [MQTT-4.3.3-10]
-            (Outcome { matched: true, taken: true, ..Outcome::default() }, 0)
+            (Outcome { matched: true, taken: true, ..Outcome::default() }, Asked::default())
         } else if refuses {
             self.counters.refused_overload += 1;
             self.met_by(Limit::MemoryForPublish, Some(session));
-            (Outcome { refused: true, ..Outcome::default() }, 0)
+            (Outcome { refused: true, ..Outcome::default() }, Asked::default())
         } else {
             let origin = self.origin(session, packet_id, qos);
             self.route(message, None, Some(CommitRef { session: id, sequence }), origin)
         };
-        let ready = Ready { packet_id, qos, outcome };
-        if missing == 0 && !self.is_recorded(session, &ready) {
-            missing = u32::from(self.keep_received(session, sequence, packet_id));
+        let mut ready = Ready { packet_id, qos, outcome };
+        let mut missing = asked.missing;
+        // In this shard's commit or a later one: what is kept of the packet identifier never comes before the message.
+        if missing == asked.local && !self.is_recorded(session, &ready) {
+            match self.keep_received(session, sequence, packet_id) {
+                Ok(waits) => missing += u32::from(waits),
+                Err(refused) => ready.outcome = ready.outcome.and(refused),
+            }
         }
         let entry = self.sessions.at_mut(session).expect("routing ends no connected session");
         let incoming = entry.incoming.get_or_insert_default();

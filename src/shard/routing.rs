@@ -69,6 +69,27 @@ pub(super) struct FanOut {
     gather: Option<GatherRef>,
 }
 
+/// Answers a publish waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Asked {
+    pub(super) missing: u32,
+    /// Of them: those that come with a commit of this shard's log.
+    pub(super) local: u32,
+}
+
+impl Asked {
+    const NOTHING: Self = Self { missing: 0, local: 0 };
+    const COMMIT: Self = Self { missing: 1, local: 1 };
+
+    fn elsewhere(missing: u32) -> Self {
+        Self { missing, local: 0 }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { missing: self.missing + other.missing, local: self.local + other.local }
+    }
+}
+
 /// A message being routed.
 pub(super) struct Routing<'a> {
     pub(super) message: &'a MessageRef<'a>,
@@ -108,34 +129,34 @@ impl<'a> Routing<'a> {
 }
 
 impl Shard {
-    /// Routes a message published here. Gives what is known at once, and how many targets will still answer to `commit`.
+    /// Routes a message published here. Gives what is known at once, and which answers to `commit` are still to come.
     pub(super) fn route(
         &mut self,
         message: &MessageRef<'_>,
         verbatim: Option<&[u8]>,
         commit: Option<CommitRef>,
         origin: Option<Origin>,
-    ) -> (Outcome, u32) {
+    ) -> (Outcome, Asked) {
         let topic_hash = self.match_topic(message.head.vhost, message.topic);
         let mut routing = Routing::new(message, topic_hash, None);
         routing.verbatim = verbatim;
         routing.origin = origin;
         routing.commit = commit.map(|commit| (self.id, commit));
-        let (mut outcome, mut missing) = self.route_here(&mut routing);
+        let (mut outcome, mut asked) = self.route_here(&mut routing);
         if message.head.retain {
-            let (kept, asked) = self.retain(&mut routing, commit);
+            let (kept, also) = self.retain(&mut routing, commit);
             outcome = outcome.and(kept);
-            missing += asked;
+            asked = asked.and(also);
         }
         if self.shards > 1 {
-            let (matched, asked) = self.route_elsewhere(&mut routing, commit);
+            let (matched, missing) = self.route_elsewhere(&mut routing, commit);
             outcome.matched |= matched;
-            missing += asked;
+            asked = asked.and(Asked::elsewhere(missing));
         }
         if !outcome.matched {
             self.counters.unroutable += 1;
         }
-        (outcome, missing)
+        (outcome, asked)
     }
 
     /// Routes a message that another shard published to the subscribers here.
@@ -146,7 +167,7 @@ impl Shard {
         topic_hash: u64,
         commit: Option<CommitRef>,
         origin: Option<Origin>,
-    ) -> (Outcome, u32) {
+    ) -> (Outcome, Asked) {
         let hash = self.match_topic(message.head.vhost, message.topic);
         debug_assert_eq!(hash, topic_hash, "all shards hash topics alike");
         let mut routing = Routing::new(message, topic_hash, None);
@@ -173,7 +194,7 @@ impl Shard {
         scratch.topic_hash
     }
 
-    fn route_here(&mut self, routing: &mut Routing<'_>) -> (Outcome, u32) {
+    fn route_here(&mut self, routing: &mut Routing<'_>) -> (Outcome, Asked) {
         self.scratch.encoded.v3.clear();
         self.scratch.encoded.v5.clear();
         let filters = std::mem::take(&mut self.scratch.filters);
@@ -191,7 +212,7 @@ impl Shard {
             let fan_out =
                 FanOut { message, topic_hash, targets, at: 0, commit, outcome, origin, held, gather: None };
             self.fan_outs.push_back(fan_out);
-            (outcome, u32::from(commit.is_some()))
+            (outcome, Asked::elsewhere(u32::from(commit.is_some())))
         } else if let [filter] = filters[..] {
             let outcome = self.deliver_filter(filter, routing);
             self.keep_here(routing, outcome)
@@ -209,23 +230,23 @@ impl Shard {
     }
 
     /// Puts a message that was matched on disk for those who are, and sees that its publisher hears of it. Gives what is known
-    /// at once, and 1 if the rest will be reported.
-    fn keep_here(&mut self, routing: &mut Routing<'_>, outcome: Outcome) -> (Outcome, u32) {
+    /// at once, and whether the rest will be reported.
+    fn keep_here(&mut self, routing: &mut Routing<'_>, outcome: Outcome) -> (Outcome, Asked) {
         if self.held.is_empty() && routing.gather.is_none() {
-            return (outcome, 0);
+            return (outcome, Asked::NOTHING);
         }
         let appended = self.append_held(routing);
         let mut outcome = outcome.and(appended.outcome);
-        let Some((from, commit)) = routing.commit else { return (outcome, 0) };
+        let Some((from, commit)) = routing.commit else { return (outcome, Asked::NOTHING) };
         let waiting = self.uncommitted(appended.commit);
         if appended.commit.is_some() && waiting.is_none() {
             outcome = outcome.and(KEPT);
         }
         match (routing.gather, waiting) {
-            (None, None) => (outcome, 0),
+            (None, None) => (outcome, Asked::NOTHING),
             (None, Some(sequence)) => {
                 self.after_commit(sequence, Wait::Report(from, commit, outcome.and(KEPT)));
-                (outcome, 1)
+                (outcome, Asked::COMMIT)
             }
             (Some(gather), sequence) => {
                 // One answer is this shard's own.
@@ -233,7 +254,7 @@ impl Shard {
                     Some(sequence) => self.after_commit(sequence, Wait::Gathered(gather, outcome.and(KEPT))),
                     None => self.gathered(gather, outcome),
                 }
-                (outcome, 1)
+                (outcome, Asked::elsewhere(1))
             }
         }
     }
@@ -370,7 +391,7 @@ impl Shard {
     }
 
     /// Hands a retained message to its home. [MQTT-3.3.1-5] [MQTT-3.3.1-6]
-    fn retain(&mut self, routing: &mut Routing<'_>, commit: Option<CommitRef>) -> (Outcome, u32) {
+    fn retain(&mut self, routing: &mut Routing<'_>, commit: Option<CommitRef>) -> (Outcome, Asked) {
         let home = self.retained_home(routing.topic_hash);
         self.mesh.retained_sent[home.index()] += 1;
         let message = routing.share();
@@ -379,13 +400,13 @@ impl Shard {
             return match (commit, self.uncommitted(appended.commit)) {
                 (Some(commit), Some(sequence)) => {
                     self.after_commit(sequence, Wait::Report(home, commit, appended.outcome));
-                    (appended.outcome, 1)
+                    (appended.outcome, Asked::COMMIT)
                 }
-                _ => (appended.outcome, 0),
+                _ => (appended.outcome, Asked::NOTHING),
             };
         }
         self.mesh.to(home).push(PeerMessage::Retain { message, commit });
-        (Outcome::default(), u32::from(commit.is_some()))
+        (Outcome::default(), Asked::elsewhere(u32::from(commit.is_some())))
     }
 
     /// Reports a publish when its commit is through, or now.
@@ -484,8 +505,8 @@ impl Shard {
         let mut routing = Routing::new(&message, done.topic_hash, Some(Arc::clone(&done.message)));
         (routing.origin, routing.commit, routing.gather) = (done.origin, done.commit, done.gather);
         std::mem::swap(&mut self.held, &mut done.held);
-        let (outcome, waits) = self.keep_here(&mut routing, done.outcome);
-        if let Some((from, commit)) = done.commit.filter(|_| waits == 0) {
+        let (outcome, asked) = self.keep_here(&mut routing, done.outcome);
+        if let Some((from, commit)) = done.commit.filter(|_| asked.missing == 0) {
             self.report(from, commit, outcome);
         }
     }

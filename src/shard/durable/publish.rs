@@ -27,32 +27,31 @@ impl Shard {
             .then_some(Origin { publisher: kept.publisher, packet_id: packet_id.value() })
     }
 
-    /// Keeps a packet identifier: its PUBREC waits for that. `false` if there is nothing to wait for.
+    /// Keeps a packet identifier: whether its PUBREC has to wait for that.
+    ///
+    /// # Errors
+    /// If the log has failed: what the client is told.
     pub(in crate::shard) fn keep_received(
         &mut self,
         session: u32,
         sequence: u64,
         packet_id: PacketId,
-    ) -> bool {
-        let Some(id) = self.sessions.id_at(session) else { return false };
+    ) -> Result<bool, Outcome> {
+        let Some(id) = self.sessions.id_at(session) else { return Ok(false) };
         match self.write_received(session, packet_id) {
-            Ok(None) => false,
+            Ok(None) => Ok(false),
             Ok(Some(commit)) => {
                 self.after_commit(commit, Wait::Received(id, sequence));
-                true
+                Ok(true)
             }
             Err(Refused::Full) => {
                 // All targets have it: the client waits until there is space.
                 if let Some(durable) = &mut self.durable {
                     durable.unrecorded.push((id, sequence, packet_id));
                 }
-                true
+                Ok(true)
             }
-            Err(refused) => {
-                let outcome = self.refused(refused);
-                self.settle_ack_outcome(session, sequence, outcome);
-                false
-            }
+            Err(refused) => Err(self.refused(refused)),
         }
     }
 
@@ -76,10 +75,13 @@ impl Shard {
             return;
         }
         for (session, sequence, packet_id) in std::mem::take(&mut durable.unrecorded) {
-            if self.sessions.get_mut(session).is_some()
-                && !self.keep_received(session.slot, sequence, packet_id)
-            {
-                self.settle_ack(session, sequence, Outcome::default());
+            if self.sessions.get_mut(session).is_none() {
+                continue;
+            }
+            match self.keep_received(session.slot, sequence, packet_id) {
+                Ok(true) => {}
+                Ok(false) => self.settle_ack(session, sequence, Outcome::default()),
+                Err(outcome) => self.settle_ack(session, sequence, outcome),
             }
         }
     }
@@ -172,9 +174,16 @@ impl Shard {
         let Some(ready) = incoming.and_then(|incoming| incoming.acks.settle(sequence, outcome)) else {
             return;
         };
-        if !self.is_recorded(session, &ready) && self.keep_received(session, sequence, ready.packet_id) {
-            let incoming = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut());
-            incoming.expect("had this acknowledgement").acks.wait_for_more(sequence);
+        if self.is_recorded(session, &ready) {
+            return;
+        }
+        let kept = self.keep_received(session, sequence, ready.packet_id);
+        let incoming = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut());
+        let acks = &mut incoming.expect("had this acknowledgement").acks;
+        match kept {
+            Ok(true) => acks.wait_for_more(sequence),
+            Ok(false) => {}
+            Err(outcome) => drop(acks.settle(sequence, outcome)),
         }
     }
 

@@ -406,3 +406,28 @@ fn a_bounded_queue_drops_its_head_or_refuses() {
         assert_eq!(got, want);
     }
 }
+
+#[test]
+fn a_qos_2_publish_is_one_commit_where_all_its_targets_are() {
+    let mut world = World::durable(1, &options());
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    world.drop_connection(subscriber);
+    let (publisher, _) = world.connect_durable(0, "publisher", true);
+    world.hold_disks(true);
+    world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+    let waiting = std::mem::take(&mut world.disks[0].waiting);
+    assert!(matches!(waiting[..], [Disk::Write { .. }]), "{waiting:?}");
+    for output in waiting {
+        let reply = world.disks[0].disk.carry_out(&output);
+        world.shards[0].handle_disk(world.now, reply);
+    }
+    world.settle();
+    let waiting = std::mem::take(&mut world.disks[0].waiting);
+    assert!(matches!(waiting[..], [Disk::Sync { .. }]), "{waiting:?}");
+    assert!(world.take(publisher).is_empty());
+    let reply = world.disks[0].disk.carry_out(&waiting[0]);
+    world.shards[0].handle_disk(world.now, reply);
+    world.settle();
+    assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
+}
