@@ -2,7 +2,11 @@
 //!
 //! `cargo bench --no-default-features --bench durable`
 
-#![allow(clippy::print_stdout, clippy::disallowed_types, reason = "a bench measures, and prints what it found")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_types,
+    reason = "a bench measures, and prints what it found"
+)]
 
 #[allow(dead_code, reason = "this bench makes its own clients")]
 mod world;

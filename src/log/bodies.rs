@@ -120,6 +120,11 @@ impl Bodies {
         self.len
     }
 
+    /// Whether some message expires.
+    pub(super) fn any_expires(&self) -> bool {
+        self.slots.iter().any(|body| body.holders > 0 && body.expires())
+    }
+
     pub(super) fn memory(&self) -> usize {
         self.slots.memory()
     }

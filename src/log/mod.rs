@@ -334,6 +334,12 @@ impl Log {
         self.index.streams.iter().map(|(id, stream)| (id, stream.kind, stream.vhost))
     }
 
+    /// Whether some message expires. Visits them all.
+    #[must_use]
+    pub fn has_expiring(&self) -> bool {
+        self.index.bodies.any_expires()
+    }
+
     /// Messages held by anybody.
     #[must_use]
     pub fn message_count(&self) -> usize {

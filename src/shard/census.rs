@@ -7,8 +7,9 @@ use super::Shard;
 use super::connection::{Connection, Phase};
 use super::counters::{Counters, add_each};
 use super::sessions::Session;
-use super::view::{MemoryView, Residue};
+use super::view::{self, MemoryView, Residue};
 use crate::base::Now;
+use crate::log::Log;
 
 /// Connections or sessions looked at in one step: about 150 µs.
 const STEP: u32 = 4096;
@@ -126,7 +127,8 @@ impl Walk {
         let end = shard.sessions.slot_end();
         let upto = end.min(self.sessions.saturating_add(STEP));
         let slots = std::mem::replace(&mut self.sessions, upto)..upto;
-        slots.filter_map(|slot| shard.sessions.at(slot)).for_each(|session| self.sums.session(session));
+        let log = shard.log();
+        slots.filter_map(|slot| shard.sessions.at(slot)).for_each(|session| self.sums.session(session, log));
         self.sessions >= end
     }
 }
@@ -147,7 +149,7 @@ impl Census {
         self.paused += u64::from(connection.paused != 0 || connection.slow);
     }
 
-    fn session(&mut self, session: &Session) {
+    fn session(&mut self, session: &Session, log: Option<&Log>) {
         if session.ended {
             return;
         }
@@ -157,9 +159,10 @@ impl Census {
             self.queues[of] += queue;
             self.consumers[session.version.index()] += if session.connection().is_some() { queue } else { 0 };
         }
+        let (ready, ready_bytes) = view::ready(session, log);
+        self.ready[1] += ready;
+        self.ready_bytes += ready_bytes;
         if let Some(outgoing) = &session.outgoing {
-            self.ready[1] += outgoing.queue.len() as u64;
-            self.ready_bytes += outgoing.queue.bytes();
             self.unacknowledged += outgoing.window.len() as u64;
         }
     }

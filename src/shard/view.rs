@@ -1,7 +1,9 @@
 //! What queries may see of a shard. Nothing here changes anything.
 
 use super::Shard;
+use super::sessions::Session;
 use crate::base::{Version, VhostId};
+use crate::log::Log;
 
 /// One session, as it is now.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,7 +24,7 @@ pub struct SessionView {
     pub acked_subscriptions: u32,
     /// Messages that wait in the session's queue.
     pub ready: u64,
-    /// Their bytes: topics, properties, payloads.
+    /// Their bytes: topics, properties, payloads; of a session on disk the records of these and of what is in flight.
     pub ready_bytes: u64,
     /// Deliveries the client has not settled.
     pub unacknowledged: u64,
@@ -85,6 +87,7 @@ impl Shard {
     pub fn session_views(&self) -> impl Iterator<Item = SessionView> {
         self.sessions.iter().map(|(_, session)| {
             let outgoing = session.outgoing.as_deref();
+            let (ready, ready_bytes) = ready(session, self.log());
             let connection = session.connection().and_then(|link| self.links.at(link));
             SessionView {
                 vhost: session.vhost,
@@ -94,8 +97,8 @@ impl Shard {
                 expiry_secs: session.expiry_secs,
                 qos0_subscriptions: session.qos0_filters,
                 acked_subscriptions: session.acked_filters,
-                ready: outgoing.map_or(0, |outgoing| outgoing.queue.len() as u64),
-                ready_bytes: outgoing.map_or(0, |outgoing| outgoing.queue.bytes()),
+                ready,
+                ready_bytes,
                 unacknowledged: outgoing.map_or(0, |outgoing| outgoing.window.len() as u64),
                 qos0_ready: connection.map_or(0, |connection| u64::from(connection.qos0_waiting)),
             }
@@ -162,5 +165,17 @@ impl Shard {
             slow: self.links.slow.len(),
             clients: self.established,
         }
+    }
+}
+
+/// Messages that wait for a session's client, and their bytes.
+pub(super) fn ready(session: &Session, log: Option<&Log>) -> (u64, u64) {
+    let outgoing = session.outgoing.as_deref();
+    let in_memory = outgoing.map_or((0, 0), |outgoing| (outgoing.queue.len() as u64, outgoing.queue.bytes()));
+    let (Some(kept), Some(log)) = (&session.durable, log) else { return in_memory };
+    let in_flight = outgoing.map_or(0, |outgoing| outgoing.window.len());
+    match log.len(kept.stream).saturating_sub(in_flight) as u64 {
+        0 => in_memory,
+        waiting => (waiting.max(in_memory.0), log.bytes(kept.stream)),
     }
 }

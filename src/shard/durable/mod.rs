@@ -321,6 +321,7 @@ impl Shard {
         }
         if durable.has_expiring {
             let dropped = durable.log.expire(now.wall, EXPIRY_BUDGET);
+            durable.has_expiring = durable.log.message_count() > 0;
             self.counters.expired += dropped.iter().map(|(_, dropped)| u64::from(dropped.count)).sum::<u64>();
         }
         self.record_unrecorded();

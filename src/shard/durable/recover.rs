@@ -41,6 +41,7 @@ impl Shard {
         self.now = now;
         let Recovered { log, streams, states, report: _ } = recovered;
         let committed_below = log.next_number().0;
+        let has_expiring = log.has_expiring();
         self.durable = Some(Box::new(Durable {
             sync: log.sync_mode(),
             log,
@@ -51,7 +52,7 @@ impl Shard {
             endings: Vec::new(),
             unrecorded: Vec::new(),
             recovering: Some(Recovering::default()),
-            has_expiring: true,
+            has_expiring,
             is_failed: false,
             upkept_at: now.mono,
             synced_at: now.mono,
