@@ -220,8 +220,9 @@ impl Links {
             Completion::Accepted { .. }
             | Completion::AcceptFailed { .. }
             | Completion::HandedOver { .. }
-            | Completion::SendingEnded { .. } => {
-                unreachable!("nothing listens or closes one side here")
+            | Completion::SendingEnded { .. }
+            | Completion::Transferred { .. } => {
+                unreachable!("nothing listens, closes one side or opens a file here")
             }
         }
     }
