@@ -1,8 +1,9 @@
 //! Arguments to configuration to runtime; nothing else.
 //!
-//! A bad start is one line on standard error for each thing that is wrong, and exit status 1.
+//! With `log`, a look at the durable log instead of a broker. A bad start is one line on standard error for each thing that is wrong, and exit status 1.
 
 use quelea::config::{Config, File, LogLevel, args};
+use quelea::runtime::log_tool::{self, Verdict};
 use quelea::runtime::{self, RunConfig, machine};
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -10,6 +11,9 @@ use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// `quelea log` has found something that should be there and cannot be read.
+const LOG_DAMAGED: u8 = 2;
 
 fn main() -> ExitCode {
     let args = match args::parse(std::env::args_os()) {
@@ -30,6 +34,13 @@ fn main() -> ExitCode {
         Err(errors) => return refuse(&errors),
     };
     log_to_stderr(config.log_level);
+    if let Some(request) = &args.log {
+        return match log_tool::run(&config.data_dir, request, &mut io::stdout().lock()) {
+            Ok(Verdict::Sound) => ExitCode::SUCCESS,
+            Ok(Verdict::Damaged) => ExitCode::from(LOG_DAMAGED),
+            Err(error) => refuse(&[error]),
+        };
+    }
     let Config { listeners, http, shards, data_dir, shard: options, .. } = config;
     match runtime::run(RunConfig { listeners, http, shards, data_dir, options }) {
         Ok(()) => ExitCode::SUCCESS,

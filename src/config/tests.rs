@@ -527,7 +527,7 @@ proptest! {
 
 #[cfg(feature = "runtime")]
 mod args {
-    use crate::config::args::{Args, parse};
+    use crate::config::args::{Args, LogCommand, LogRequest, parse};
     use std::ffi::OsString;
 
     fn parse_words(words: &str) -> Result<Args, String> {
@@ -538,16 +538,44 @@ mod args {
     fn good_arguments() {
         assert_eq!(parse_words("quelea"), Ok(Args::default()));
         let sets = vec!["a=1".to_owned(), "b=x=y".to_owned()];
-        let expected = Args { config_file: Some("f.conf".into()), sets };
+        let expected = Args { config_file: Some("f.conf".into()), sets, log: None };
         assert_eq!(parse_words("quelea --set a=1 --config f.conf --set b=x=y"), Ok(expected.clone()));
         assert_eq!(parse_words("quelea --set=a=1 --config=f.conf --set=b=x=y"), Ok(expected));
+    }
+
+    #[test]
+    fn commands_for_the_log() {
+        let expected = |sets: &[&str], command, json| Args {
+            config_file: None,
+            sets: sets.iter().map(|set| (*set).to_owned()).collect(),
+            log: Some(LogRequest { command, json }),
+        };
+        let dir = ["quelea.data_dir=d"];
+        let dump = LogCommand::Dump { client_id: "x".to_owned() };
+        for (words, args) in [
+            ("quelea log inspect", expected(&[], LogCommand::Inspect, false)),
+            ("quelea log verify --json --data-dir d", expected(&dir, LogCommand::Verify, true)),
+            ("quelea log --data-dir d compact", expected(&dir, LogCommand::Compact, false)),
+            ("quelea --set a=1 log dump --client-id x", expected(&["a=1"], dump.clone(), false)),
+            ("quelea log dump --client-id x --set a=1", expected(&["a=1"], dump, false)),
+        ] {
+            assert_eq!(parse_words(words), Ok(args), "{words}");
+        }
+        for (words, message) in [
+            ("quelea log dump", "--client-id <ID>"),
+            ("quelea log", "Usage: quelea log"),
+            ("quelea log inspect --client-id x", "unexpected argument '--client-id'"),
+        ] {
+            let error = parse_words(words).unwrap_err();
+            assert!(error.contains(message), "{words}: {error}");
+        }
     }
 
     #[test]
     fn bad_arguments() {
         for (words, message) in [
             ("quelea --confg f", "unexpected argument '--confg' found"),
-            ("quelea f.conf", "unexpected argument 'f.conf' found"),
+            ("quelea f.conf", "unrecognized subcommand 'f.conf'"),
             ("quelea --config", "a value is required for '--config <FILE>'"),
             ("quelea --set", "a value is required for '--set <KEY=VALUE>'"),
             ("quelea --config a --config b", "cannot be used multiple times"),

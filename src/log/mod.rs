@@ -249,6 +249,11 @@ impl Log {
         self.is_over_watermark = is_over;
     }
 
+    /// Compaction may begin though nothing is appended: for a log that is opened to be compacted.
+    pub fn allow_compaction(&mut self) {
+        self.compaction_credit = self.chain.len() + 1;
+    }
+
     /// Everything appended up to this sequence keeps the promise of [`Options::sync`].
     #[must_use]
     pub fn committed(&self) -> Sequence {

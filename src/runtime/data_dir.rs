@@ -77,7 +77,7 @@ fn key_of(directory: &Path) -> Result<HashKey, Unusable> {
 
 /// Draws a key and writes it: whole under another name first, so that a crash leaves all of it or nothing.
 fn create(directory: &Path, path: &Path) -> Result<HashKey, Unusable> {
-    let key = draw().map_err(at(Path::new(RANDOM)))?;
+    let key = draw_key()?;
     let draft = directory.join("hash-key.new");
     let write = || {
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
@@ -88,6 +88,14 @@ fn create(directory: &Path, path: &Path) -> Result<HashKey, Unusable> {
     };
     write().map_err(at(path))?;
     Ok(key)
+}
+
+/// A new secret.
+///
+/// # Errors
+/// If the system gives no random bytes.
+pub fn draw_key() -> Result<HashKey, Unusable> {
+    draw().map_err(at(Path::new(RANDOM)))
 }
 
 const RANDOM: &str = "/dev/urandom";

@@ -10,6 +10,7 @@ pub mod desk;
 pub mod disk;
 mod driver;
 pub mod listener;
+pub mod log_tool;
 pub mod machine;
 pub mod mailbox;
 pub mod memory;

@@ -13,6 +13,7 @@ mod driver;
 mod families;
 mod hops;
 mod life;
+mod log_tool;
 mod mosquitto;
 mod rumqtt;
 mod scenarios;

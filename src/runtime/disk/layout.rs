@@ -95,6 +95,16 @@ impl Layout {
         Ok(Self { folder, shards })
     }
 
+    /// The logs below `data_dir`, to be looked at while another process may have them: changes nothing. `None` if there are none, or a
+    /// crash has interrupted their replacement.
+    ///
+    /// # Errors
+    /// If they are not readable.
+    pub fn look(data_dir: &Path) -> Result<Option<Self>, Unopened> {
+        let folder = data_dir.join(NAME);
+        Ok(read_meta(&folder)?.map(|shards| Self { folder, shards }))
+    }
+
     /// How many shards there are logs of.
     #[must_use]
     pub fn shards(&self) -> u16 {

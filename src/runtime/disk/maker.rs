@@ -108,7 +108,7 @@ impl Job {
     fn run(self) {
         let reply = match self.task {
             Task::Create(segment, bytes) => {
-                let result = create(&self.volume, segment, bytes);
+                let result = create_segment(&self.volume, segment, bytes);
                 let result = result.map_err(|error| told("making", &self.volume.path(segment), &error));
                 DiskReply::Created { segment, result }
             }
@@ -138,8 +138,11 @@ pub(super) fn told(what: &str, path: &Path, error: &io::Error) -> DiskError {
     }
 }
 
-/// Makes the file under another name, and gives it its own when all is safe.
-fn create(volume: &Volume, segment: SegmentId, bytes: u32) -> io::Result<()> {
+/// Makes a segment of zeros, under another name until all of it is safe. Blocks for long.
+///
+/// # Errors
+/// If there is no room, or the disk fails; nothing is left then.
+pub fn create_segment(volume: &Volume, segment: SegmentId, bytes: u32) -> io::Result<()> {
     let draft = volume.draft_path(segment);
     let made = fill(&draft, bytes).and_then(|()| fs::rename(&draft, volume.path(segment)));
     if made.is_err() {

@@ -41,5 +41,5 @@ mod tests;
 pub use layout::{Layout, Unopened};
 pub use log_disk::LogDisk;
 pub use logs::{Logs, ShardLog};
-pub use maker::{Maker, Making};
+pub use maker::{Maker, Making, create_segment};
 pub use volume::Volume;

@@ -41,6 +41,12 @@ impl Volume {
         self.path(segment).with_extension(DRAFT)
     }
 
+    /// The segment that a file of this name is, if it is one.
+    #[must_use]
+    pub fn segment(name: &str) -> Option<SegmentId> {
+        parse(name)
+    }
+
     /// All segments, each with its size in bytes. Deletes what was left of unfinished ones.
     ///
     /// # Errors
