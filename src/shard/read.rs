@@ -190,6 +190,10 @@ impl Shard {
         raw: RawPacket<'_>,
         version: Version,
     ) -> Result<Flow, Violation> {
+        if raw.packet_type() == PacketType::Connect {
+            // Whatever else is wrong with it: DISCONNECT could not say so. [MQTT-3.1.0-2]
+            return Err(Violation::ConnectedTwice);
+        }
         match codec::decode(raw, version, Sender::Client)? {
             Packet::PubAck(ack) => self.on_puback(session, &ack)?,
             Packet::PubRec(ack) => self.on_pubrec(slot, session, &ack)?,
@@ -202,11 +206,9 @@ impl Shard {
                 codec::encode_pingresp(self.links.out(slot).bytes_mut());
             }
             Packet::Disconnect(disconnect) => return self.on_disconnect(slot, session, &disconnect),
-            // [MQTT-3.1.0-2]
-            Packet::Connect(_) => return Err(Violation::ConnectedTwice),
             // No authentication method was agreed on. [MQTT-4.12.0-6]
             Packet::Auth(_) => return Err(Violation::UnexpectedAuth),
-            Packet::Publish(_) => unreachable!("has its own way"),
+            Packet::Publish(_) | Packet::Connect(_) => unreachable!("have their own way"),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 return Err(Violation::ServerPacket);
             }

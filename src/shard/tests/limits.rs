@@ -267,3 +267,15 @@ fn retain(world: &mut World, publisher: usize, topic: &str, expiry: Option<u32>)
     world.send(publisher, &bytes);
     world.take(publisher)
 }
+
+#[test]
+fn a_second_connect_is_answered_with_what_disconnect_can_say() {
+    let mut world = World::new(1, &Options::default());
+    let client = world.connect(0, Version::V5, "client");
+    let mut bytes = Vec::new();
+    Connect::new(Version::V5, "client", true, 0).encode(&mut bytes);
+    // The protocol level, one that does not exist.
+    bytes[8] = 9;
+    world.send(client, &bytes);
+    assert_eq!(world.take(client), ["DISCONNECT ProtocolError"]);
+}
