@@ -15,6 +15,9 @@ use crate::session::{Violation, expiry_on_disconnect};
 /// The longest fixed header: type, and a length of four bytes.
 const FIXED_HEADER_SIZE_MAX: usize = 5;
 
+/// The first byte of CONNECT.
+const CONNECT_BYTE: u8 = 0x10;
+
 /// Whether to go on with the bytes behind a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -94,8 +97,12 @@ impl Shard {
         }
     }
 
-    /// Keeps the beginning of a packet until more arrives, as long as all that are kept are within their bound.
+    /// Keeps the beginning of a packet until more arrives, as long as all that are kept are within their bound. A stranger's that
+    /// is no beginning of CONNECT is not waited for: another protocol's client would wait as well. [MQTT-3.1.0-1]
     fn keep_partial(&mut self, slot: u32, partial: Vec<u8>) {
+        if self.is_connecting(slot) && partial.first() != Some(&CONNECT_BYTE) {
+            return self.violate(slot, Violation::NotConnected);
+        }
         self.links.keep_partial(slot, Box::new(partial));
         if self.links.partial_bytes as u64 > self.partial_bytes_max() {
             self.met(Limit::Partial);

@@ -3,6 +3,7 @@
 use crate::DEADLINE;
 use crate::broker::Broker;
 use crate::cases::Case;
+use crate::page::Page;
 use crate::wire::{Packet, Wire, publish, subscribe, text};
 use crate::witness::Witness;
 use std::fmt;
@@ -29,6 +30,10 @@ pub(crate) struct Report {
     what: String,
     took: Duration,
     witness: (Duration, Duration, usize),
+    /// No turn of a shard was longer, in seconds.
+    lag: f64,
+    /// By how much the counters that name the cause have grown.
+    counts: Vec<f64>,
     idle_kb: u64,
     peak_kb: u64,
     /// Resident memory afterwards, and how long after; where it was waited for.
@@ -38,7 +43,7 @@ pub(crate) struct Report {
 impl Arena {
     /// A broker with these settings, warmed up: two shards, so that everything that crosses does.
     pub(crate) fn new(full: bool, settings: &[&str]) -> Self {
-        let broker = Broker::start(&[&["quelea.shards=2"], settings].concat());
+        let broker = Broker::start(&[&["quelea.shards=2", "quelea.http=0"], settings].concat());
         let arena = Self { broker, full, idle_kb: 0 };
         arena.assert_round_trips();
         let idle_kb = arena.resident_kb();
@@ -67,6 +72,7 @@ impl Arena {
     pub(crate) fn run(&self, case: &Case) -> Report {
         eprintln!("{}", case.name);
         let lines_before = self.broker.lines().len();
+        let page_before = self.page();
         let started = Instant::now();
         let witness = Witness::start(self.address());
         let what = (case.run)(self);
@@ -77,8 +83,29 @@ impl Arena {
         for cause in case.causes {
             self.broker.wait_for_line(lines_before, cause);
         }
+        let counts = self.wait_for_counts(case, &page_before);
+        let lag = self.page().lag_bound_since(&page_before);
         let back = self.full.then(|| self.wait_until_back());
-        Report { name: case.name, what, took, witness, idle_kb: self.idle_kb, peak_kb, back }
+        Report { name: case.name, what, took, witness, lag, counts, idle_kb: self.idle_kb, peak_kb, back }
+    }
+
+    /// Waits until each of the case's counters has grown; by how much.
+    fn wait_for_counts(&self, case: &Case, before: &Page) -> Vec<f64> {
+        let started = Instant::now();
+        loop {
+            let page = self.page();
+            let counted = |counter: &&str| page.value(counter) - before.value(counter);
+            let counts: Vec<f64> = case.counters.iter().map(counted).collect();
+            if counts.iter().all(|count| *count > 0.0) {
+                return counts;
+            }
+            assert!(started.elapsed() < DEADLINE, "{:?} grew by {counts:?}", case.counters);
+            crate::crowd::pace(Duration::from_millis(100));
+        }
+    }
+
+    fn page(&self) -> Page {
+        Page::read(self.broker.http().expect("`ready` says where"))
     }
 
     /// Waits for the memory, ends the broker, and asserts that it went well.
@@ -97,7 +124,13 @@ impl Arena {
             if kb <= bound {
                 return (kb, started.elapsed());
             }
-            assert!(started.elapsed() < BACK_MAX, "{kb} KiB stay, {} KiB were there before", self.idle_kb);
+            let memory = || self.page().memory();
+            let idle = self.idle_kb;
+            assert!(
+                started.elapsed() < BACK_MAX,
+                "{kb} KiB stay, {idle} KiB were there before: {:#?}",
+                memory()
+            );
             crate::crowd::pace(Duration::from_millis(100));
         }
     }
@@ -120,7 +153,7 @@ impl Arena {
 }
 
 impl Report {
-    pub(crate) const HEAD: &str = "| case | what was done | took | witness: median, longest | resident: idle, under attack, after |\n|---|---|---|---|---|";
+    pub(crate) const HEAD: &str = "| case | what was done | took | witness: median, longest | loop lag within | counted | resident: idle, under attack, after |\n|---|---|---|---|---|---|---|";
 }
 
 impl fmt::Display for Report {
@@ -132,6 +165,13 @@ impl fmt::Display for Report {
             "| {} | {} | {:.1?} | {median:.2?}, {longest:.1?} of {count} ",
             self.name, self.what, self.took
         )?;
+        let counts: Vec<String> = self.counts.iter().map(|count| format!("{count:.0}")).collect();
+        let lag = if self.lag.is_finite() {
+            format!("{:?}", Duration::from_secs_f64(self.lag))
+        } else {
+            "longer".to_owned()
+        };
+        write!(f, "| {lag} | {} ", counts.join(", "))?;
         write!(f, "| {}, {}, ", mib(self.idle_kb), mib(self.peak_kb))?;
         match self.back {
             Some((kb, took)) => write!(f, "{} {:.0} s later |", mib(kb), took.as_secs_f32().ceil()),

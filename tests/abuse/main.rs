@@ -16,6 +16,7 @@ mod arena;
 mod broker;
 mod cases;
 mod crowd;
+mod page;
 #[path = "../it/wire.rs"]
 #[allow(dead_code, reason = "shared with the other tests of the binary")]
 mod wire;

@@ -279,3 +279,29 @@ fn a_second_connect_is_answered_with_what_disconnect_can_say() {
     world.send(client, &bytes);
     assert_eq!(world.take(client), ["DISCONNECT ProtocolError"]);
 }
+
+/// Another protocol's client would wait for an answer as long as the broker for the rest of a packet. [MQTT-3.1.0-1]
+#[test]
+fn what_cannot_become_a_connect_is_closed_at_its_first_byte() {
+    for (opening, is_closed) in [
+        (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], true),
+        (b"G", true),
+        (b"SSH-2.0-", true),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", true),
+        (b"\x16\x03\x01\x02\x00\x01", true),
+        (b"AMQP\0\0\x09\x01", true),
+        (b"\r\n\r\n\0\r\nQUIT\n", true),
+        (b"\x30\x7f", true),
+        (b"\x11", true),
+        (b"\x10", false),
+        (b"\x10\x7f\0\x04MQTT", false),
+    ] {
+        let mut world = World::new(1, &Options::default());
+        let stranger = world.open(0, Version::V311);
+        world.send(stranger, opening);
+        assert_eq!(world.clients[stranger].closed, is_closed, "{opening:?}");
+        assert_eq!(world.clients[stranger].received, [0; 0]);
+        let counted = world.shards[0].counters().refused_connections.of(crate::shard::Cause::NotMqtt);
+        assert_eq!(counted, u64::from(is_closed), "{opening:?}");
+    }
+}

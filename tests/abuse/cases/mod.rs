@@ -16,6 +16,8 @@ pub(crate) struct Case {
     pub(crate) run: fn(&Arena) -> String,
     /// What the broker's log has to say.
     pub(crate) causes: &'static [&'static str],
+    /// Which counters have to grow.
+    pub(crate) counters: &'static [&'static str],
 }
 
 /// Settings under which every case is itself also when it is small.
@@ -33,37 +35,87 @@ pub(crate) const ALL: &[Case] = &[
         settings: &[],
         run: sockets::drip,
         causes: &["no CONNECT in time; its bound is mqtt.login_timeout"],
+        counters: &[
+            "quelea_connections_refused_total{cause=\"login_timeout\"}",
+            "quelea_connections_closed_total{cause=\"keep_alive_timeout\"}",
+        ],
     },
-    Case { name: "half-open", settings: &[], run: sockets::half_open, causes: &[] },
-    Case { name: "churn", settings: &[], run: sockets::churn, causes: &[] },
+    Case {
+        name: "half-open",
+        settings: &[],
+        run: sockets::half_open,
+        causes: &[],
+        counters: &["quelea_connections_refused_total{cause=\"lost\"}"],
+    },
+    Case {
+        name: "churn",
+        settings: &[],
+        run: sockets::churn,
+        causes: &[],
+        counters: &["quelea_connections_closed_total{cause=\"disconnect\"}"],
+    },
     Case {
         name: "other-protocols",
         settings: &["mqtt.login_timeout=1000"],
         run: sockets::other_protocols,
         causes: &["closing a connection", "no CONNECT in time; its bound is mqtt.login_timeout"],
+        counters: &[
+            "quelea_connections_refused_total{cause=\"not_mqtt\"}",
+            "quelea_connections_refused_total{cause=\"login_timeout\"}",
+        ],
     },
-    Case { name: "id-fight", settings: &[], run: sessions::id_fight, causes: &[] },
-    Case { name: "session-flood", settings: &[], run: sessions::session_flood, causes: &[] },
-    Case { name: "wills", settings: &[], run: sessions::wills, causes: &[] },
-    Case { name: "levels", settings: &[], run: topics::levels, causes: &[] },
-    Case { name: "wildcards", settings: &[], run: topics::wildcards, causes: &[] },
-    Case { name: "properties", settings: &[], run: topics::properties, causes: &[] },
+    Case {
+        name: "id-fight",
+        settings: &[],
+        run: sessions::id_fight,
+        causes: &[],
+        counters: &["quelea_connections_closed_total{cause=\"taken_over\"}"],
+    },
+    Case {
+        name: "session-flood",
+        settings: &[],
+        run: sessions::session_flood,
+        causes: &[],
+        counters: &["quelea_sessions_expired_total"],
+    },
+    Case {
+        name: "wills",
+        settings: &[],
+        run: sessions::wills,
+        causes: &[],
+        counters: &["quelea_wills_total", "quelea_connections_closed_total{cause=\"lost\"}"],
+    },
+    Case { name: "levels", settings: &[], run: topics::levels, causes: &[], counters: &[] },
+    Case { name: "wildcards", settings: &[], run: topics::wildcards, causes: &[], counters: &[] },
+    Case {
+        name: "properties",
+        settings: &[],
+        run: topics::properties,
+        causes: &[],
+        counters: &[
+            "quelea_connections_closed_total{cause=\"malformed\"}",
+            "quelea_connections_closed_total{cause=\"protocol_error\"}",
+        ],
+    },
     Case {
         name: "never-read",
         settings: &["quelea.qos0.max_bytes=256KiB"],
         run: floods::never_read,
         causes: &["raise mqtt.mailbox_soft_limit or quelea.qos0.max_bytes"],
+        counters: &["quelea_messages_dropped_total{cause=\"qos0_backlog\"}"],
     },
     Case {
         name: "never-acknowledge",
         settings: &["quelea.session.queue.max_messages=1000"],
         run: floods::never_acknowledge,
         causes: &["raise quelea.session.queue.max_messages"],
+        counters: &["quelea_messages_dropped_total{cause=\"queue_full_oldest\"}"],
     },
     Case {
         name: "retained-flood",
         settings: &["mqtt.retained_message_store.max_messages=20000"],
         run: floods::retained,
         causes: &["raise mqtt.retained_message_store.max_messages"],
+        counters: &["quelea_messages_dropped_total{cause=\"retained_store_full\"}"],
     },
 ];

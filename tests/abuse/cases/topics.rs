@@ -9,30 +9,34 @@ const DEEP: usize = 65_535;
 /// Filters and publishes of 65,536 levels, with and without wildcards.
 pub(crate) fn levels(arena: &Arena) -> String {
     let (attackers, publishes) = arena.pick((10, 200), (2, 10));
-    let deep = "/".repeat(DEEP);
-    // 32,768 levels, and the topic for them.
-    let plus = vec!["+"; DEEP / 2 + 1].join("/");
-    let topic = "/".repeat(DEEP / 2);
-    let half = [&"/+".repeat(DEEP / 4), "/#"].concat();
+    // One has the deepest filter there is; the others begin with a name, so that each gets its own messages only.
+    let names = (1..attackers).map(|n| n.to_string());
     std::thread::scope(|scope| {
-        for n in 0..attackers {
-            let (deep, plus, topic, half) = (&deep, &plus, &topic, &half);
-            scope.spawn(move || {
-                let mut wire = Wire::connected(arena.address(), 4, &format!("deep-{n}"));
-                for (id, filter) in (1..).zip([deep, plus, half]) {
-                    wire.send(&subscribe(4, id, filter, 0));
-                    assert_eq!(wire.receive().expect("SUBACK").body[2], 0);
-                }
-                let mut publisher = Wire::connected(arena.address(), 4, &format!("deep-p{n}"));
-                for round in 0..publishes {
-                    let topic = if round % 2 == 0 { topic } else { deep };
-                    publisher.send(&publish(4, topic, b"x"));
-                    assert_eq!(wire.receive().expect("its message").first, 0x30);
-                }
-            });
+        for name in std::iter::once(String::new()).chain(names) {
+            scope.spawn(move || deep(arena, &name, publishes));
         }
     });
     format!("{attackers} clients with filters of 65,536 and 32,768 levels, {publishes} publishes to each")
+}
+
+/// Filters below a name of one character, or none, and publishes to them.
+fn deep(arena: &Arena, name: &str, publishes: usize) {
+    let deep = [name, &"/".repeat(DEEP - name.len())].concat();
+    // Half as many levels, each a wildcard, and a topic for them.
+    let plus = [name, &"/+".repeat(DEEP / 2 - 1)].concat();
+    let topic = [name, &"/".repeat(DEEP / 2 - 1)].concat();
+    let half = [name, &"/+".repeat(DEEP / 4), "/#"].concat();
+    let mut wire = Wire::connected(arena.address(), 4, &format!("deep-{name}"));
+    for (id, filter) in (1..).zip([&deep, &plus, &half]) {
+        wire.send(&subscribe(4, id, filter, 0));
+        assert_eq!(wire.receive().expect("SUBACK").body[2], 0);
+    }
+    let mut publisher = Wire::connected(arena.address(), 4, &format!("deep-p{name}"));
+    for round in 0..publishes {
+        let topic = if round % 2 == 0 { &topic } else { &deep };
+        publisher.send(&publish(4, topic, b"x"));
+        assert_eq!(wire.receive().expect("its message").first, 0x30);
+    }
 }
 
 /// All of `{a,+}/{a,+}/…`, which all match one topic, and a ladder of `#`.
