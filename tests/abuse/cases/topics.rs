@@ -55,7 +55,7 @@ pub(crate) fn wildcards(arena: &Arena) -> String {
         let body: Vec<u8> = some.iter().flat_map(|filter| [text(filter), vec![0]].concat()).collect();
         wire.send(&packet(0x82, &[&[0, 1][..], &body].concat()));
         let suback = wire.receive().expect("SUBACK");
-        assert!(suback.body[2..].iter().all(|code| *code == 0));
+        assert!(suback.body[2..].iter().all(|code| *code == 0), "{:x} {:?}", suback.first, &suback.body);
     }
     let mut publisher = Wire::connected(arena.address(), 4, "bomb-p");
     let topic = vec!["a"; depth].join("/");
