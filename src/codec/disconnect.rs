@@ -36,7 +36,10 @@ impl Disconnect<'_> {
         }
     }
 
-    /// Appends the packet in its shortest form. Before MQTT 5 it is empty, and only a client may send it.
+    /// Appends the packet. Before MQTT 5 it is empty, and only a client may send it.
+    ///
+    /// The length of the properties could be left out where there are none; it is not, because widespread clients (rumqttc)
+    /// wait for it.
     ///
     /// # Panics
     /// If a string is longer than 65,535 bytes.
@@ -44,10 +47,6 @@ impl Disconnect<'_> {
         let plain = *self == Self::new(self.reason);
         if !version.is_v5() || (plain && self.reason == ReasonCode::Success) {
             out.extend_from_slice(&[FIRST_BYTE, 0]);
-            return;
-        }
-        if plain {
-            out.extend_from_slice(&[FIRST_BYTE, 1, self.reason.byte()]);
             return;
         }
         writer::put_packet(out, FIRST_BYTE, |out| {

@@ -294,6 +294,16 @@ impl Shard {
 
     /// Gives memory back after many have gone; says whether it was much.
     pub(super) fn give_back_memory(&mut self) -> bool {
+        // Filters, retained messages and what waited may go while their sessions stay. Each looks only if much has gone.
+        self.trie.shrink();
+        self.interest.shrink();
+        self.retained.shrink();
+        self.groups.shrink();
+        self.mesh.shrink();
+        self.subscribing.shrink();
+        self.replays.shrink();
+        self.settling.shrink_to(2 * self.settling.len());
+        self.scratch = Default::default();
         let mut is_much = self.links.shrink();
         is_much |= self.sessions.shrink();
         if !is_much {
@@ -305,15 +315,6 @@ impl Shard {
         self.due = Vec::new();
         self.paused.shrink_to_fit();
         self.ended.shrink_to_fit();
-        self.scratch = Default::default();
-        self.subscribing.shrink();
-        self.replays.shrink();
-        self.settling.shrink_to(2 * self.settling.len());
-        self.mesh.shrink();
-        self.trie.shrink();
-        self.interest.shrink();
-        self.retained.shrink();
-        self.groups.shrink();
         true
     }
 

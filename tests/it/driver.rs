@@ -26,8 +26,8 @@ pub(crate) struct Script {
     pub(crate) command: fn() -> Option<Command>,
     /// 3, 4 or 5.
     pub(crate) level: u8,
-    /// Whether the library reads the reason code of a DISCONNECT that has no properties, not even their length.
-    pub(crate) reads_short_disconnect: bool,
+    /// Whether the library reads the reason code of a DISCONNECT that has no properties.
+    pub(crate) reads_bare_reason: bool,
 }
 
 impl Family for Script {
@@ -42,7 +42,7 @@ impl Family for Script {
     }
 
     fn shown_reason(&self, reason: u8) -> Option<u8> {
-        (self.level == 5).then_some(if self.reads_short_disconnect { reason } else { 0 })
+        (self.level == 5).then_some(if self.reads_bare_reason { reason } else { 0 })
     }
 }
 

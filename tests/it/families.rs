@@ -22,7 +22,7 @@ fn paho(level: u8) -> Option<Script> {
         command.arg(clients().join("paho_driver.py"));
         Some(command)
     }
-    command().map(|_| Script { command, level, reads_short_disconnect: false })
+    command().map(|_| Script { command, level, reads_bare_reason: false })
 }
 
 /// mqtt.js in this protocol level; `None` if Node or the package is missing.
@@ -34,7 +34,7 @@ fn mqtt_js(level: u8) -> Option<Script> {
             .arg(clients().join("mqtt_js_driver.cjs"));
         Some(command)
     }
-    command().map(|_| Script { command, level, reads_short_disconnect: true })
+    command().map(|_| Script { command, level, reads_bare_reason: true })
 }
 
 fn clients() -> &'static Path {

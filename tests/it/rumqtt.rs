@@ -86,11 +86,6 @@ macro_rules! family {
             fn level(&self) -> u8 {
                 $names::LEVEL
             }
-
-            /// The library waits for the length of the properties, which may be left out, and gives up when the stream ends.
-            fn shown_reason(&self, _: u8) -> Option<u8> {
-                None
-            }
         }
 
         struct $connected {

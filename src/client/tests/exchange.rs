@@ -233,7 +233,7 @@ fn properties_and_aliases_of_messages() {
             connected(Options { topic_alias_maximum: 2, ..options(Version::V5) }, "20 03 00 00 00");
         let error = client.handle_bytes(at(0), &bytes(bad));
         assert_eq!(error, Err(Error::Violation(Violation::TopicAlias)), "{bad}");
-        expect_out(&mut client, "E0 01 94");
+        expect_out(&mut client, "E0 02 94 00");
     }
 }
 
@@ -390,7 +390,7 @@ fn manual_acknowledgements() {
     receive(&mut client, "34 06 0001't' 0005 00");
     let error = client.handle_bytes(at(0), &bytes("32 06 0001't' 0006 00"));
     assert_eq!(error, Err(Error::Violation(Violation::ReceiveMaximum)));
-    expect_out(&mut client, "E0 01 93");
+    expect_out(&mut client, "E0 02 93 00");
 }
 
 #[test]
@@ -409,7 +409,7 @@ proptest! {
             "20 03 00 00 00 30 05 0001't' 00'p' 32 06 0001't' 0001 00 34 06 0001't' 0002 00 62 02 0002
              D0 00 30 85 01 0001't' 00",
         );
-        let input = [&input[..], &[b'x'; 129], &bytes("E0 01 8B")].concat();
+        let input = [&input[..], &[b'x'; 129], &bytes("E0 02 8B 00")].concat();
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(input.len())).collect();
         cuts.sort_unstable();
         cuts.push(input.len());

@@ -56,17 +56,29 @@ fn the_servers_limits() {
 fn the_server_breaks_rules() {
     let v5 = Version::V5;
     for (version, before, input, error, out) in [
-        (v5, "", "30 04 0001't' 00", Error::Violation(Violation::WrongOrder), "E0 01 82"),
+        (v5, "", "30 04 0001't' 00", Error::Violation(Violation::WrongOrder), "E0 02 82 00"),
         (Version::V311, "", "30 03 0001't'", Error::Violation(Violation::WrongOrder), ""),
-        (v5, "", "20 03 01 00 00", Error::Violation(Violation::SessionPresent), "E0 01 82"),
-        (v5, "20 03 00 00 00", "20 03 00 00 00", Error::Violation(Violation::WrongOrder), "E0 01 82"),
-        (v5, "20 03 00 00 00", "40 02 0001", Error::Violation(Violation::UnexpectedAck), "E0 01 82"),
-        (v5, "20 03 00 00 00", "70 02 0001", Error::Violation(Violation::UnexpectedAck), "E0 01 82"),
-        (v5, "20 03 00 00 00", "90 04 0001 00 00", Error::Violation(Violation::UnexpectedAnswer), "E0 01 82"),
-        (v5, "20 03 00 00 00", "B0 04 0001 00 00", Error::Violation(Violation::UnexpectedAnswer), "E0 01 82"),
-        (v5, "20 03 00 00 00", "00", Error::Malformed(codec::Malformed::ReservedPacketType), "E0 01 81"),
-        (v5, "20 03 00 00 00", "C0 00", Error::Malformed(codec::Malformed::WrongDirection), "E0 01 82"),
-        (v5, "20 03 00 00 00", "30 1F", Error::Malformed(codec::Malformed::PacketTooLarge), "E0 01 95"),
+        (v5, "", "20 03 01 00 00", Error::Violation(Violation::SessionPresent), "E0 02 82 00"),
+        (v5, "20 03 00 00 00", "20 03 00 00 00", Error::Violation(Violation::WrongOrder), "E0 02 82 00"),
+        (v5, "20 03 00 00 00", "40 02 0001", Error::Violation(Violation::UnexpectedAck), "E0 02 82 00"),
+        (v5, "20 03 00 00 00", "70 02 0001", Error::Violation(Violation::UnexpectedAck), "E0 02 82 00"),
+        (
+            v5,
+            "20 03 00 00 00",
+            "90 04 0001 00 00",
+            Error::Violation(Violation::UnexpectedAnswer),
+            "E0 02 82 00",
+        ),
+        (
+            v5,
+            "20 03 00 00 00",
+            "B0 04 0001 00 00",
+            Error::Violation(Violation::UnexpectedAnswer),
+            "E0 02 82 00",
+        ),
+        (v5, "20 03 00 00 00", "00", Error::Malformed(codec::Malformed::ReservedPacketType), "E0 02 81 00"),
+        (v5, "20 03 00 00 00", "C0 00", Error::Malformed(codec::Malformed::WrongDirection), "E0 02 82 00"),
+        (v5, "20 03 00 00 00", "30 1F", Error::Malformed(codec::Malformed::PacketTooLarge), "E0 02 95 00"),
         (Version::V311, "20 02 00 00", "00", Error::Malformed(codec::Malformed::ReservedPacketType), ""),
     ] {
         let options = Options { packet_size_max: std::num::NonZeroU32::new(32), ..Options::new(version) };

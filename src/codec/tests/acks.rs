@@ -107,7 +107,7 @@ fn disconnect() {
     }
     for (disconnect, version, expected) in [
         (Disconnect::new(ReasonCode::Success), Version::V5, "E0 00"),
-        (Disconnect::new(ReasonCode::SessionTakenOver), Version::V5, "E0 01 8E"),
+        (Disconnect::new(ReasonCode::SessionTakenOver), Version::V5, "E0 02 8E 00"),
         (Disconnect::new(ReasonCode::DisconnectWithWill), Version::V311, "E0 00"),
         (Disconnect { session_expiry: Some(0), ..normal }, Version::V5, "E0 07 00 05 11 00000000"),
     ] {

@@ -21,6 +21,7 @@ impl Driver {
                 }
                 match mail {
                     Mail::Batch(batch) => {
+                        self.spare.count_batch(batch.len());
                         let batch = self.shard.handle_peer(self.now, from, batch);
                         self.mesh.give_back(from, self.id, batch);
                     }

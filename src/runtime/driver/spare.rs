@@ -10,6 +10,11 @@ use crate::runtime::memory;
 const EVERY_MS: u64 = 5_000;
 /// A shard with fewer turns between two looks is quiet: 20 a second.
 const QUIET_TURNS: u32 = 100;
+/// With so many bytes between two looks it was busy all the same: few packets can leave much behind. 256 KiB is far less than what
+/// is worth giving back.
+const QUIET_BYTES: u64 = 256 << 10;
+/// What a message from another shard counts as.
+const PEER_MESSAGE_BYTES: u64 = 64;
 /// A queue of the driver's that is longer than this is given back when it is empty.
 const KEPT_LEN: usize = 1024;
 
@@ -20,11 +25,20 @@ pub(super) struct SpareTime {
     at: Option<Mono>,
     /// The turn of the last look.
     turn: u32,
+    /// What had come and gone until then, in bytes.
+    moved: u64,
+    /// What other shards have sent, in bytes, about.
+    from_peers: u64,
     /// It was busy since memory was last given back to the system.
     was_busy: bool,
 }
 
 impl SpareTime {
+    /// A batch of so many messages came from another shard.
+    pub(super) fn count_batch(&mut self, messages: usize) {
+        self.from_peers += messages as u64 * PEER_MESSAGE_BYTES;
+    }
+
     /// When there is something to do though nothing happens.
     pub(super) fn at(&self) -> Option<Mono> {
         self.at
@@ -41,11 +55,15 @@ impl Driver {
         if at > self.now.mono {
             return;
         }
+        let counters = self.shard.counters();
+        let moved = counters.bytes_in + counters.bytes_out + self.spare.from_peers;
         let is_quiet = self.turn.wrapping_sub(self.spare.turn) < QUIET_TURNS;
-        self.spare.turn = self.turn;
+        let was_quiet = is_quiet && moved - self.spare.moved < QUIET_BYTES;
+        (self.spare.turn, self.spare.moved) = (self.turn, moved);
         let freed_much = self.shard.handle_spare_time(self.now);
         self.shrink_queues();
         self.sockets.shrink();
+        self.spare.was_busy |= !was_quiet;
         if is_quiet && (self.spare.was_busy || freed_much) {
             self.rings.release_buffers();
             memory::collect();
@@ -53,7 +71,6 @@ impl Driver {
         } else if freed_much {
             memory::collect();
         }
-        self.spare.was_busy |= !is_quiet;
         // Once more after it was busy, to see whether it has become quiet.
         self.spare.at = self.spare.was_busy.then(|| self.now.mono.plus_ms(EVERY_MS));
     }

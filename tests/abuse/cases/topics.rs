@@ -49,7 +49,8 @@ pub(crate) fn wildcards(arena: &Arena) -> String {
                 (0..depth).map(|at| if bits >> at & 1 == 0 { "a" } else { "+" }).collect();
             levels.join("/")
         })
-        .chain((1..depth).map(|at| ["+/".repeat(at), "#".to_owned()].concat()))
+        // Not the witness's topic, which has one level.
+        .chain((1..depth).map(|at| ["a/", &"+/".repeat(at - 1), "#"].concat()))
         .collect();
     for some in filters.chunks(1000) {
         let body: Vec<u8> = some.iter().flat_map(|filter| [text(filter), vec![0]].concat()).collect();
