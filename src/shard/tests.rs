@@ -1,5 +1,6 @@
 //! Tests of the shard, through its contract only: a world of shards without sockets, and clients that speak bytes.
 
+mod bounds;
 mod durable;
 mod limits;
 mod replays;

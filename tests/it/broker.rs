@@ -41,13 +41,25 @@ struct LinesState {
 impl Process {
     /// Starts the binary with these arguments and, unless they name one, a data folder of its own.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_quelea")), args)
+    }
+
+    /// The same, with room for so many descriptors: in the process, and in each ring.
+    fn start_with_descriptors(args: &[&str], descriptors: u32) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_quelea")]);
+        Self::spawn(shell, args)
+    }
+
+    fn spawn(mut command: Command, args: &[&str]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("it-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder under target/ can be made");
         let has_data_folder = args.iter().any(|arg| arg.contains("quelea.data_dir="));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_quelea"))
+        let mut child = command
             .args(args)
             .args(if has_data_folder { None } else { Some("--set=quelea.data_dir=data") })
             .current_dir(&folder)
@@ -88,9 +100,19 @@ impl Drop for Process {
 impl Broker {
     /// Starts a broker with these settings on a free port of loopback and waits until it serves.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        Self::started(settings, Process::start)
+    }
+
+    /// The same, with room for so many descriptors: in the process, and in each ring of a shard.
+    #[allow(dead_code, reason = "for tests of several rings")]
+    pub(crate) fn start_with_descriptors(settings: &[&str], descriptors: u32) -> Self {
+        Self::started(settings, |args| Process::start_with_descriptors(args, descriptors))
+    }
+
+    fn started(settings: &[&str], start: impl FnOnce(&[&str]) -> Process) -> Self {
         let mut args = vec!["--set=mqtt.listeners.tcp.default=127.0.0.1:0".to_owned()];
         args.extend(settings.iter().map(|setting| format!("--set={setting}")));
-        let process = Process::start(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let process = start(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let ready = process.stderr.wait_for(|state| {
             let ready = state.lines.iter().find(|line| line.starts_with("ready ")).cloned();
             assert!(ready.is_some() || !state.is_ended, "no start: {:#?}", state.lines);

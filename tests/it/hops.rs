@@ -3,9 +3,13 @@
 //!
 //! Connections are left in every state: before CONNACK, in the middle of deliveries, with acknowledgements on their way, open or
 //! closed. The client keeps what the specification makes it keep: the QoS 2 identifiers it has seen no PUBREL for.
+//!
+//! Once with a ring a shard, and once with descriptor tables so small that each shard has several and sockets move between all of
+//! them. `QUELEA_HOPS=50 cargo test --release --test it hops` makes it fifty times as many messages and hops.
 
 use crate::DEADLINE;
 use crate::broker::Broker;
+use crate::watch::metrics;
 use crate::wire::{Wire, connect_with, packet, subscribe, text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -29,17 +33,53 @@ const PUBCOMP: u8 = 0x70;
 const PINGREQ: [u8; 2] = [0xC0, 0];
 const PINGRESP: u8 = 0xD0;
 
+/// Descriptors of a process whose shards need several rings for [`IDLE`] clients.
+const DESCRIPTORS_FEW: u32 = 160;
+/// Clients that only hold their sockets.
+const IDLE: usize = 1000;
+
 #[test]
 fn sessions_that_hop_between_shards_lose_nothing_and_get_nothing_twice() {
     let broker = Broker::with_shards(SHARDS);
+    hop_about(broker.address());
+    broker.stop();
+}
+
+#[test]
+fn sessions_that_hop_between_rings_lose_nothing_and_get_nothing_twice() {
+    let shards = format!("quelea.shards={SHARDS}");
+    let broker = Broker::start_with_descriptors(&[&shards, "quelea.http=0"], DESCRIPTORS_FEW);
     let address = broker.address();
+    // Twice: what the first ones left behind would be missed.
+    for _ in 0..2 {
+        let idle: Vec<Wire> =
+            (0..IDLE).map(|number| Wire::connected(address, 4, &format!("idle-{number}"))).collect();
+        let rings = metrics(broker.http().expect("`ready` says where"))["quelea_rings"];
+        assert!(rings >= 2.0 * f64::from(SHARDS), "{rings} rings are too few for this test");
+        hop_about(address);
+        for mut wire in idle {
+            wire.send(&PINGREQ);
+            assert_eq!(wire.receive().map(|packet| packet.first), Some(PINGRESP), "it is still there");
+        }
+    }
+    broker.stop();
+}
+
+/// How often everything is done.
+fn scale() -> usize {
+    std::env::var("QUELEA_HOPS").map_or(1, |scale| scale.parse().expect("QUELEA_HOPS is a number"))
+}
+
+/// Clients hop, publishers publish, and in the end everybody has what was sent.
+fn hop_about(address: SocketAddr) {
+    let (messages, hops_min) = (MESSAGES * scale(), HOPS_MIN * scale());
     let mut clients: Vec<Client> = (0..CLIENTS).map(|number| Client::subscribed(address, number)).collect();
     let publishing = AtomicUsize::new(PUBLISHERS);
     std::thread::scope(|scope| {
         for number in 0..PUBLISHERS {
             let publishing = &publishing;
             scope.spawn(move || {
-                publish_all(address, number);
+                publish_all(address, number, messages);
                 publishing.fetch_sub(1, Ordering::SeqCst);
             });
         }
@@ -47,7 +87,7 @@ fn sessions_that_hop_between_shards_lose_nothing_and_get_nothing_twice() {
             let publishing = &publishing;
             scope.spawn(move || {
                 let mut hops = 0;
-                while hops < HOPS_MIN || publishing.load(Ordering::SeqCst) > 0 {
+                while hops < hops_min || publishing.load(Ordering::SeqCst) > 0 {
                     share.iter_mut().for_each(Client::hop);
                     hops += 1;
                 }
@@ -55,19 +95,18 @@ fn sessions_that_hop_between_shards_lose_nothing_and_get_nothing_twice() {
         }
     });
     let hops: usize = clients.iter().map(|client| client.hops).sum();
-    let resent: usize = clients.into_iter().map(Client::finish).sum();
-    println!("{hops} hops, {} messages, {resent} resent", PUBLISHERS * MESSAGES * CLIENTS);
+    let resent: usize = clients.into_iter().map(|client| client.finish(messages)).sum();
+    println!("{hops} hops, {} messages, {resent} resent", PUBLISHERS * messages * CLIENTS);
     assert!(
-        hops >= CLIENTS * HOPS_MIN && resent > 0,
+        hops >= CLIENTS * hops_min && resent > 0,
         "{hops} hops in the middle of deliveries: {resent} resent"
     );
-    broker.stop();
 }
 
 /// Publishes to every client in turn, alternating QoS 1 and 2; each message is acknowledged before the next is sent.
-fn publish_all(broker: SocketAddr, number: usize) {
+fn publish_all(broker: SocketAddr, number: usize, messages: usize) {
     let mut wire = Wire::connected(broker, 4, &format!("publisher-{number}"));
-    for message in 0..MESSAGES {
+    for message in 0..messages {
         let qos = qos_of(message);
         for client in 0..CLIENTS {
             let payload = payload(number, message);
@@ -163,10 +202,10 @@ impl Client {
     }
 
     /// Stays until everything is there, and makes sure that nothing is left; how many deliveries came again.
-    fn finish(mut self) -> usize {
+    fn finish(mut self, messages: usize) -> usize {
         let started = Instant::now();
         let expected: BTreeMap<String, usize> = (0..PUBLISHERS)
-            .flat_map(|number| (0..MESSAGES).map(move |message| (payload(number, message), 1)))
+            .flat_map(|number| (0..messages).map(move |message| (payload(number, message), 1)))
             .collect();
         loop {
             assert!(started.elapsed() < DEADLINE, "{} got {:?}", self.number, self.received);
@@ -193,6 +232,8 @@ impl Client {
             assert!(qos == 1 || *count == 1, "{} got {payload} {count} times", self.number);
         }
         assert!(self.received.keys().eq(expected.keys()), "{} got {:?}", self.number, self.received);
+        // With Clean Session: nothing of it stays.
+        drop(Wire::connected(self.broker, 4, &format!("hopper-{}", self.number)));
         self.resent
     }
 

@@ -42,7 +42,7 @@ fn request(http: SocketAddr, method: &str, path: &str) -> Response {
 }
 
 /// The samples of the metrics page, by name and labels as written.
-fn metrics(http: SocketAddr) -> BTreeMap<String, f64> {
+pub(crate) fn metrics(http: SocketAddr) -> BTreeMap<String, f64> {
     let response = request(http, "GET", "/metrics");
     assert_eq!(response.status, 200, "{}", response.body);
     let samples = response.body.lines().filter(|line| !line.starts_with('#'));
