@@ -41,8 +41,8 @@ fn main() -> ExitCode {
             Err(error) => refuse(&[error]),
         };
     }
-    let Config { listeners, http, shards, data_dir, shard: options, .. } = config;
-    match runtime::run(RunConfig { listeners, http, shards, data_dir, options }) {
+    let Config { listeners, http, shards, data_dir, free_bytes_min, shard: options, .. } = config;
+    match runtime::run(RunConfig { listeners, http, shards, data_dir, free_bytes_min, options }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&[format!("{error:#}")]),
     }

@@ -24,7 +24,7 @@ pub fn page(overview: &Overview) -> String {
     losses(&mut page, &counters);
     queues(&mut page, overview, &counters, &census);
     memory(&mut page, overview, &census);
-    log(&mut page, overview);
+    log(&mut page, overview, &counters);
     shards(&mut page, overview);
     page.into_text()
 }
@@ -331,7 +331,7 @@ fn shards(page: &mut Exposition, overview: &Overview) {
 }
 
 /// The durable log and its disk.
-fn log(page: &mut Exposition, overview: &Overview) {
+fn log(page: &mut Exposition, overview: &Overview, counters: &Counters) {
     let process = &overview.process;
     if let Some(bytes) = process.free_bytes {
         let help = "Bytes free on the disk of the data directory";
@@ -341,26 +341,15 @@ fn log(page: &mut Exposition, overview: &Overview) {
     page.gauge("rabbitmq_disk_space_available_limit_bytes", help, process.free_bytes_min);
     let help = "1 while there is less space than that";
     page.gauge("rabbitmq_alarms_free_disk_space_watermark", help, u8::from(process.is_short_of_space));
-    let mut syncs = Lag::default();
-    let disks = overview.shards.iter().filter_map(|shard| shard.log.as_ref());
-    disks.for_each(|log| syncs.add(&log.disk.syncs));
-    let sync_seconds = seconds(syncs.sum_us);
-    page.counter("rabbitmq_io_sync_ops_total", "Commits made safe on disk", syncs.count());
-    page.counter("rabbitmq_io_sync_time_seconds_total", "Time these took, writing included", sync_seconds);
-    for (name, help, of) in [
-        (
-            "rabbitmq_io_write_ops_total",
-            "Writes to the durable log",
-            (|disk| disk.writes) as fn(&DiskCounters) -> u64,
-        ),
-        ("rabbitmq_io_write_bytes_total", "Bytes written to it", |disk| disk.written_bytes),
-        ("rabbitmq_io_read_ops_total", "Reads from it", |disk| disk.reads),
-        ("rabbitmq_io_read_bytes_total", "Bytes read from it", |disk| disk.read_bytes),
+    for (name, help, value) in [
+        ("quelea_log_appended_messages_total", "Messages appended to the durable log", counters.log_messages),
+        ("quelea_log_refused_total", "Records it did not take: full, or failed", counters.log_refused),
+        ("quelea_log_unreadable_total", "Places in it that could not be read any more", counters.log_damaged),
+        ("quelea_log_lost_messages_total", "Messages of sessions lost to damage of it", counters.log_lost),
     ] {
-        page.counter(name, help, overview.log_sum(|log| of(&log.disk)));
+        page.counter(name, help, value);
     }
-    let help = "How long a commit took to be safe on disk";
-    histogram(page, "quelea_log_sync_seconds", help, &syncs);
+    disks(page, overview);
     for (name, help, value) in [
         (
             "quelea_log_messages",
@@ -397,6 +386,30 @@ fn log(page: &mut Exposition, overview: &Overview) {
     ] {
         page.gauge(name, help, value);
     }
+}
+
+/// What the disks under it do.
+fn disks(page: &mut Exposition, overview: &Overview) {
+    let mut syncs = Lag::default();
+    let disks = overview.shards.iter().filter_map(|shard| shard.log.as_ref());
+    disks.for_each(|log| syncs.add(&log.disk.syncs));
+    let sync_seconds = seconds(syncs.sum_us);
+    page.counter("rabbitmq_io_sync_ops_total", "Commits made safe on disk", syncs.count());
+    page.counter("rabbitmq_io_sync_time_seconds_total", "Time these took, writing included", sync_seconds);
+    for (name, help, of) in [
+        (
+            "rabbitmq_io_write_ops_total",
+            "Writes to the durable log",
+            (|disk| disk.writes) as fn(&DiskCounters) -> u64,
+        ),
+        ("rabbitmq_io_write_bytes_total", "Bytes written to it", |disk| disk.written_bytes),
+        ("rabbitmq_io_read_ops_total", "Reads from it", |disk| disk.reads),
+        ("rabbitmq_io_read_bytes_total", "Bytes read from it", |disk| disk.read_bytes),
+    ] {
+        page.counter(name, help, overview.log_sum(|log| of(&log.disk)));
+    }
+    let help = "How long a commit took to be safe on disk";
+    histogram(page, "quelea_log_sync_seconds", help, &syncs);
 }
 
 fn histogram(page: &mut Exposition, name: &str, help: &str, times: &Lag) {

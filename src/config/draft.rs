@@ -17,6 +17,11 @@ const SHARDS_MAX: u16 = 64;
 /// Memory that is assumed at least, so that a tiny machine still has a valid default.
 const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
+/// As in RabbitMQ.
+const FREE_BYTES_MIN: u64 = 50_000_000;
+/// Segments are whole blocks: what is set is rounded up.
+const BLOCK_SIZE: u32 = 4096;
+
 /// Pairs of keys of which the first must not be larger than the second.
 const RELATIONS: &[(&str, &str)] = &[
     ("mqtt.max_packet_size_unauthenticated", "mqtt.max_packet_size_authenticated"),
@@ -67,6 +72,7 @@ impl Draft {
             http: Vec::new(),
             shards,
             data_dir: PathBuf::from("./quelea-data"),
+            free_bytes_min: FREE_BYTES_MIN,
             log_level: LogLevel::default(),
             shard,
         };
@@ -99,6 +105,8 @@ impl Draft {
         self.check_relations(&mut errors);
         self.finish_listeners(&mut errors);
         self.finish_http();
+        let segment_bytes = &mut self.config.shard.log.segment_bytes;
+        *segment_bytes = segment_bytes.next_multiple_of(BLOCK_SIZE);
         errors.sort_by(|a, b| a.place.cmp(&b.place));
         if errors.is_empty() { Ok(self.config) } else { Err(errors) }
     }

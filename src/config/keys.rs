@@ -6,7 +6,7 @@
 use super::draft::Draft;
 use super::level::LogLevel;
 use super::slot::{Named, Slot};
-use crate::{queue, route};
+use crate::{log, queue, route};
 
 /// One key an operator can set.
 pub struct Key {
@@ -252,6 +252,30 @@ const KEYS: &[Key] = &[
         |draft| Slot::Number(&mut draft.config.shard.process.memory_max_bytes),
         "60 % of the machine's memory",
         "Messages, queues and buffers of the whole process; above it publishers are paused or read slowly, new clients and subscriptions are refused.",
+    ),
+    key(
+        "quelea.log.sync",
+        Form::Choice(log::SyncMode::names),
+        |draft| Slot::Choice(&mut draft.config.shard.log.sync),
+        "When what is acknowledged is on disk: before (commit), within an interval, or when the system writes it (none).",
+    ),
+    key(
+        "quelea.log.sync_interval",
+        number(1, 3_600_000, Unit::Milliseconds),
+        |draft| Slot::Number(&mut draft.config.shard.log_sync_interval_ms),
+        "Time between two syncs where quelea.log.sync is interval: what a power cut may take.",
+    ),
+    key(
+        "quelea.log.segment_size",
+        number(1 << 20, 1 << 30, Unit::Bytes),
+        |draft| Slot::Number(&mut draft.config.shard.log.segment_bytes),
+        "Bytes of a new file of the durable log, rounded up to 4 KiB.",
+    ),
+    key(
+        "disk_free_limit.absolute",
+        number(0, 1 << 60, Unit::Bytes),
+        |draft| Slot::Number(&mut draft.config.free_bytes_min),
+        "Free bytes on the disk of quelea.data_dir below which durable messages are refused; 0 is no limit.",
     ),
     key(
         "mqtt.max_connections",

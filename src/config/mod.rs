@@ -56,6 +56,9 @@ pub struct Config {
     pub shards: u16,
     /// Where the process keeps what outlives it.
     pub data_dir: PathBuf,
+    /// `disk_free_limit.absolute`: with fewer bytes free on the disk of `data_dir` nothing is taken that makes the log grow; 0 is
+    /// no limit.
+    pub free_bytes_min: u64,
     /// What is written to standard error.
     pub log_level: LogLevel,
     /// What every shard is configured with.

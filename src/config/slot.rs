@@ -3,7 +3,7 @@
 use super::keys::{Form, Unit};
 use super::level::LogLevel;
 use super::value;
-use crate::{queue, route};
+use crate::{log, queue, route};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -162,6 +162,11 @@ impl Named for LogLevel {
         ("critical", Self::Critical),
         ("none", Self::None),
     ];
+}
+
+impl Named for log::SyncMode {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("commit", Self::Commit), ("interval", Self::Interval), ("none", Self::None)];
 }
 
 impl Named for queue::Overflow {

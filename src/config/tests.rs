@@ -110,6 +110,10 @@ fn every_other_field_is_reached_by_its_key() {
         quelea.shards = 7
         quelea.data_dir = /var/lib/quelea
         quelea.memory.max_bytes = 1GiB
+        quelea.log.sync = interval
+        quelea.log.sync_interval = 17
+        quelea.log.segment_size = 5000000
+        disk_free_limit.absolute = 2GB
         mqtt.max_connections = 12
         mqtt.vhost = /
         mqtt.allow_anonymous = false
@@ -130,6 +134,13 @@ fn every_other_field_is_reached_by_its_key() {
         (process.memory_max_bytes, process.connections_max, process.mailbox_capacity),
         (Some(1 << 30), Some(12), 3)
     );
+    let options = crate::log::Options {
+        sync: crate::log::SyncMode::Interval,
+        segment_bytes: 5_001_216,
+        ..crate::log::Options::default()
+    };
+    assert_eq!(config.shard.log, options);
+    assert_eq!((config.shard.log_sync_interval_ms, config.free_bytes_min), (17, 2_000_000_000));
     let auth = &config.shard.auth;
     assert_eq!(
         (auth.allow_anonymous, auth.default_user.as_str(), auth.default_pass.as_str()),

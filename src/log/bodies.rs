@@ -83,6 +83,11 @@ impl Bodies {
         slot
     }
 
+    /// Messages somebody holds, by slot.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Body> {
+        self.slots.iter().filter(|body| body.holders > 0)
+    }
+
     pub(super) fn at(&self, slot: u32) -> &Body {
         self.slots.get(slot).expect("a holder keeps its message's slot")
     }

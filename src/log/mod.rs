@@ -70,6 +70,7 @@ mod compact;
 pub mod disk;
 pub mod error;
 mod expiry;
+pub mod export;
 pub mod fetch;
 mod frame;
 mod index;
@@ -85,6 +86,7 @@ pub mod writer;
 pub use append::{Dropped, Limits, NewMessage};
 pub use disk::{Disk, DiskError, DiskReply, ReadId, SegmentId};
 pub use error::{Damage, Health, Refused, Unreadable};
+pub use export::{Place, Whole};
 pub use fetch::{FetchId, Fetched, Stored};
 pub use options::{Options, SEGMENT_BYTES_MIN, SyncMode};
 pub use record::{Holder, MessageNumber, Origin, StateId, StateKind, StreamId, StreamKind};
@@ -411,6 +413,8 @@ impl Log {
         let at = self.free.iter().position(is_fit);
         let segment = match at.and_then(|at| self.free.remove(at)) {
             Some(segment) => segment,
+            // Copies do not wait for a file that may never be: what waits behind them would wait too.
+            None if self.is_copying => return Err(Refused::Full),
             None => self.create(needed.max(self.options.segment_bytes)).ok_or(Refused::Full)?,
         };
         if let Some(life) = self.writer.life() {

@@ -219,3 +219,36 @@ fn acknowledgements_in_order_are_one_range() {
     }
     assert_eq!(log.acks.len(), 2);
 }
+
+#[test]
+fn a_whole_message_names_who_holds_it_still() {
+    let mut disk = TestDisk::default();
+    let mut log = open(&mut disk, options(), 1).log;
+    let [a, b, c] = ["a", "b", "c"].map(|name| session(&mut log, name));
+    let origin = Origin { publisher: 5, packet_id: 6 };
+    let new = NewMessage { origin: Some(origin), ..message("head", b"first") };
+    let (first, _) = log.append(&new, &mut vec![holder(a, 1), holder(b, 2), holder(c, 3)]).unwrap();
+    let (second, _) = log.append(&message("head", b"second"), &mut vec![holder(b, 4)]).unwrap();
+    let (gone, _) = log.append(&message("head", b"third"), &mut vec![holder(a, 5)]).unwrap();
+    log.acknowledge(a, gone).unwrap();
+    log.acknowledge(b, first).unwrap();
+    log.mark(c, first, 77).unwrap();
+    settle(&mut log, &mut disk);
+    let places = log.places();
+    assert_eq!(places.iter().map(|place| place.number).collect::<Vec<_>>(), [first, second]);
+    let mut read = |place: &Place| {
+        let start = place.offset / 4096 * 4096;
+        let bytes = (place.offset + place.size).next_multiple_of(4096) - start;
+        let reply =
+            disk.carry_out(&Disk::Read { id: ReadId(1), segment: place.segment, offset: start, bytes });
+        let DiskReply::Read { result: Ok(bytes), .. } = reply else { panic!("{reply:?}") };
+        bytes[(place.offset - start) as usize..].to_vec()
+    };
+    let whole = log.whole(places[0], &read(&places[0])).unwrap();
+    assert_eq!(whole.holders, [holder(a, 1), Holder { tag: 77, ..holder(c, 3) }]);
+    assert_eq!((&*whole.payload, &*whole.head, whole.origin), (&b"first"[..], &b"head"[..], Some(origin)));
+    assert_eq!(log.whole(places[1], &read(&places[1])).unwrap().holders, [holder(b, 4)]);
+    log.forget(origin).unwrap();
+    assert_eq!(log.whole(places[0], &read(&places[0])).unwrap().origin, None);
+    assert!(log.whole(places[0], &read(&places[1])).is_err());
+}

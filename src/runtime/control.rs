@@ -1,4 +1,5 @@
-//! What the process tells its shards outside of their mailboxes: that it leaves, that memory is short; and how it wakes them.
+//! What the process tells its shards outside of their mailboxes: that all are ready, that it leaves, that memory or space on disk
+//! is short; and how it wakes them.
 
 use nix::sys::eventfd::EventFd;
 use std::io;
@@ -14,6 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub struct Control {
     leaving: AtomicBool,
     short_of_memory: AtomicBool,
+    short_of_space: AtomicBool,
+    /// Shards that have not got all of their sessions back.
+    opening: AtomicUsize,
     /// Shards that still have connections.
     serving: AtomicUsize,
     events: Box<[Arc<OwnedFd>]>,
@@ -30,6 +34,8 @@ impl Control {
         Ok(Self {
             leaving: AtomicBool::new(false),
             short_of_memory: AtomicBool::new(false),
+            short_of_space: AtomicBool::new(false),
+            opening: AtomicUsize::new(usize::from(shards)),
             serving: AtomicUsize::new(usize::from(shards)),
             events,
         })
@@ -64,6 +70,32 @@ impl Control {
     #[must_use]
     pub fn is_short_of_memory(&self) -> bool {
         self.short_of_memory.load(Ordering::Relaxed)
+    }
+
+    /// The disk is short of space, or no longer.
+    pub fn set_short_of_space(&self, short: bool) {
+        if self.short_of_space.swap(short, Ordering::Relaxed) != short {
+            self.wake_all();
+        }
+    }
+
+    /// Whether the disk is short of space.
+    #[must_use]
+    pub fn is_short_of_space(&self) -> bool {
+        self.short_of_space.load(Ordering::Relaxed)
+    }
+
+    /// A shard has all of its sessions back, and its filters are known everywhere.
+    pub fn ready(&self) {
+        if self.opening.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.wake_all();
+        }
+    }
+
+    /// Whether every shard is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.opening.load(Ordering::Relaxed) == 0
     }
 
     /// A shard has closed its last connection. It goes on taking mail until all have.

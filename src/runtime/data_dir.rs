@@ -1,4 +1,5 @@
-//! The data directory: one process at a time, and the secret that decides where sessions live.
+//! The data directory: one process at a time, and the secret that decides where sessions live. The logs in it are
+//! [`disk`](super::disk)'s matter.
 
 use crate::base::HashKey;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -32,6 +33,7 @@ pub enum Unusable {
 pub struct DataDir {
     /// Holds the lock; the system takes it away when the process ends, however that happens.
     _lock: File,
+    path: PathBuf,
     key: HashKey,
 }
 
@@ -56,7 +58,13 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(Unusable::InUse(path.to_owned())),
             Err(TryLockError::Error(error)) => return Err(at(&lock_path)(error)),
         }
-        Ok(Self { _lock: lock, key: key_of(path)? })
+        Ok(Self { _lock: lock, path: path.to_owned(), key: key_of(path)? })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The process's secret; the same at every start.
@@ -100,7 +108,11 @@ pub fn draw_key() -> Result<HashKey, Unusable> {
 
 const RANDOM: &str = "/dev/urandom";
 
-fn draw() -> io::Result<HashKey> {
+/// A random key.
+///
+/// # Errors
+/// If the system has no randomness.
+pub fn draw() -> io::Result<HashKey> {
     let mut halves = [[0; 8]; 2];
     let mut random = File::open(RANDOM)?;
     for half in &mut halves {

@@ -4,7 +4,9 @@
 //! ring that is full loses the question (the shard does not answer anyway) or the answer (nobody reads them). Cost for a shard
 //! that was not asked: one relaxed load a turn.
 
+use crate::admin::overview::LogState;
 use crate::base::ShardId;
+use crate::log::Health;
 use crate::shard::Report;
 use crossbeam_queue::ArrayQueue;
 use std::io::{self, Write};
@@ -32,6 +34,8 @@ pub enum Answer {
     Taken {
         /// The question.
         number: u64,
+        /// How its log is.
+        log_health: Option<Health>,
     },
     /// The report it was asked for.
     Report(Box<Reply>),
@@ -48,6 +52,8 @@ pub struct Reply {
     pub receive_buffer_bytes: u64,
     /// How many rings it has.
     pub rings: u64,
+    /// Its log.
+    pub log: Option<LogState>,
 }
 
 /// The questions and answers of all shards.
@@ -154,9 +160,9 @@ mod tests {
         assert_eq!(desk.question_for(me), None);
         assert!(desk.ask(0, question(3)));
         assert_eq!(desk.question_for(me), Some(question(3)));
-        desk.answer(me, Answer::Taken { number: 3 });
+        desk.answer(me, Answer::Taken { number: 3, log_health: None });
         assert_eq!(desk.answer_of(1), None);
-        assert_eq!(desk.answer_of(0), Some(Answer::Taken { number: 3 }));
+        assert_eq!(desk.answer_of(0), Some(Answer::Taken { number: 3, log_health: None }));
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! From a configuration to a serving process, and from a signal to its end.
 //!
 //! ```text
-//! limits, data directory, ports -> shards open their rings -> listen -> ready -> signal -> goodbyes -> end
+//! limits, data directory, ports -> shards open their rings, read their logs back -> tell each other their filters -> listen
+//!     -> ready -> signal -> goodbyes -> end
 //! ```
 //!
-//! Nothing is listened on before every shard can serve. Whatever fails before `ready` is an error that names the setting.
+//! Nothing is listened on before every shard has its sessions back and knows all filters. Whatever fails before `ready` is an error that names the setting.
 
 use super::control::Control;
-use super::data_dir::DataDir;
+use super::data_dir::{self, DataDir};
 use super::desk::Desk;
+use super::disk::{Logs, ShardLog, logs};
 use super::driver::{self, Driver, Setup};
 use super::mailbox::Mesh;
 use super::net::probe;
-use super::watch::Watch;
-use super::{listener, memory, signal};
+use super::watch::{ProcessFacts, Watch};
+use super::{listener, memory, signal, space};
 use crate::base::{HashKey, ShardId};
 use crate::config::HttpListener;
 use crate::shard::Options;
@@ -23,7 +25,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -40,16 +42,18 @@ pub struct RunConfig {
     pub shards: u16,
     /// Where the process keeps what outlives it.
     pub data_dir: PathBuf,
+    /// `disk_free_limit.absolute`.
+    pub free_bytes_min: u64,
     /// What every shard is configured with.
     pub options: Options,
 }
 
-/// Glommio registers this much memory an executor for storage; nothing is stored yet, and 64 KiB is its minimum.
+/// Glommio registers this much memory an executor for storage; the log does not go through it, and 64 KiB is its minimum.
 const STORAGE_MEMORY: usize = 64 << 10;
 /// Direct descriptors a ring: 512 KiB of kernel memory. Who has more connections opens another ring.
 const DESCRIPTORS_MAX: u64 = 65_536;
-/// How often memory is looked at.
-const MEMORY_EVERY: Duration = Duration::from_secs(1);
+/// How often memory and space on disk are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What goodbyes may take longer than they should before the process ends without.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -70,9 +74,14 @@ enum Event {
 pub fn run(config: RunConfig) -> Result<()> {
     let limits = probe::probe()?;
     let data_dir = DataDir::open(&config.data_dir)?;
-    let RunConfig { listeners, http, shards, options, .. } = config;
-    let memory_max = options.process.memory_max_bytes;
+    let RunConfig { listeners, http, shards, free_bytes_min, options, .. } = config;
+    logs::warn_of_sync(options.log.sync, options.log_sync_interval_ms);
+    let tags = data_dir::draw().context("random bits")?;
+    let logs = Logs::open(data_dir.path(), shards, &options.log, data_dir.key(), tags)?;
     let control = Arc::new(Control::new(shards).context("event descriptors")?);
+    let bounds =
+        Bounds { memory_max: options.process.memory_max_bytes, data_dir: data_dir.path(), free_bytes_min };
+    bounds.look(&control);
     let events = (0..shards).map(|shard| Arc::clone(control.event(usize::from(shard))));
     let (desk, answered) = Desk::new(events).context("event descriptors")?;
     let desk = Arc::new(desk);
@@ -99,7 +108,7 @@ pub fn run(config: RunConfig) -> Result<()> {
         bound.push(address);
     }
     let (http_sockets, http_bound) = bind_http(&http)?;
-    let (threads, starts) = plan.spawn(sockets, &events)?;
+    let (threads, starts) = plan.spawn(sockets, &logs, &events)?;
     await_step(&inbox, shards)?;
     for start in starts {
         start.send(()).map_err(|_| anyhow!("a shard ended before it began"))?;
@@ -108,10 +117,11 @@ pub fn run(config: RunConfig) -> Result<()> {
     let watch = if http_sockets.is_empty() {
         None
     } else {
-        Some(Watch::start(http_sockets, Arc::clone(&control), desk, answered, memory_max)?)
+        let facts = ProcessFacts::new(bounds.memory_max, bounds.data_dir.to_owned(), free_bytes_min);
+        Some(Watch::start(http_sockets, Arc::clone(&control), desk, answered, facts)?)
     };
     announce(&bound, &http_bound, shards);
-    serve(&control, &inbox, shards, memory_max)?;
+    serve(&control, &inbox, shards, &bounds)?;
     drop(watch);
     for thread in threads {
         thread.join().map_err(|_| anyhow!("a shard panicked"))?;
@@ -133,12 +143,18 @@ type Threads = (Vec<JoinHandle<()>>, Vec<Sender<()>>);
 
 impl Plan {
     /// A thread a shard, each on a core of its own as far as there are enough; and what starts each.
-    fn spawn(&self, sockets: Vec<Vec<(TcpListener, SocketAddr)>>, events: &Sender<Event>) -> Result<Threads> {
+    fn spawn(
+        &self,
+        sockets: Vec<Vec<(TcpListener, SocketAddr)>>,
+        logs: &Logs,
+        events: &Sender<Event>,
+    ) -> Result<Threads> {
         let mesh = Arc::new(Mesh::new(self.shards, self.options.process.mailbox_capacity));
         let cores = cores().context("the cores this process may use")?;
         let mut threads = Vec::new();
         let mut starts = Vec::new();
         for (id, listeners) in (0..self.shards).zip(sockets) {
+            let opened = events.clone();
             let setup = Setup {
                 id: ShardId(id),
                 key: self.key,
@@ -147,14 +163,17 @@ impl Plan {
                 control: Arc::clone(&self.control),
                 desk: Arc::clone(&self.desk),
                 listeners,
+                // Whoever stops listening to events has ended.
+                opened: Box::new(move |result| drop(opened.send(Event::Step(result.map_err(Into::into))))),
                 descriptors: self.descriptors,
             };
+            let log = logs.of_shard(setup.id, Arc::clone(self.control.event(usize::from(id))));
             let core = cores[usize::from(id) % cores.len()];
             let (start, begin) = mpsc::channel();
             let events = events.clone();
             let thread = std::thread::Builder::new().name(format!("shard-{id}"));
             let body = move || {
-                let result = run_shard(setup, core, &begin, &events);
+                let result = run_shard(setup, log, core, &begin, &events);
                 // Whoever stops listening to events has ended.
                 let _ = events.send(Event::Ended(result));
             };
@@ -165,7 +184,13 @@ impl Plan {
     }
 }
 
-fn run_shard(setup: Setup, core: usize, begin: &Receiver<()>, events: &Sender<Event>) -> Result<()> {
+fn run_shard(
+    setup: Setup,
+    log: ShardLog,
+    core: usize,
+    begin: &Receiver<()>,
+    events: &Sender<Event>,
+) -> Result<()> {
     let shard = setup.id.0;
     let builder = LocalExecutorBuilder::new(Placement::Fixed(core)).io_memory(STORAGE_MEMORY);
     let executor = match builder.make() {
@@ -176,7 +201,7 @@ fn run_shard(setup: Setup, core: usize, begin: &Receiver<()>, events: &Sender<Ev
         }
     };
     executor.run(async move {
-        let driver = match Driver::new(setup) {
+        let mut driver = match Driver::new(setup) {
             Ok(driver) => driver,
             Err(error) => {
                 let error = anyhow!(error).context(format!("the network ring of shard {shard}"));
@@ -184,15 +209,11 @@ fn run_shard(setup: Setup, core: usize, begin: &Receiver<()>, events: &Sender<Ev
                 return Ok(());
             }
         };
-        let _ = events.send(Event::Step(Ok(())));
-        if begin.recv().is_err() {
-            // Another shard could not open.
-            return Ok(());
-        }
-        let listens = driver.listen();
-        let is_serving = listens.is_ok();
-        let _ = events.send(Event::Step(listens.map_err(Into::into)));
-        if !is_serving {
+        let recovered = log.recover().map(|(recovered, disk)| driver.take_log(recovered, disk));
+        let is_recovered = recovered.is_ok();
+        let _ = events.send(Event::Step(recovered.map_err(Into::into)));
+        if !is_recovered || begin.recv().is_err() {
+            // This shard cannot be, or another one.
             return Ok(());
         }
         driver.run().await.with_context(|| format!("the network ring of shard {shard}"))
@@ -237,12 +258,11 @@ fn bind_http(listeners: &[HttpListener]) -> Result<(Vec<TcpListener>, Vec<Socket
 }
 
 /// Watches over the shards until all have ended.
-fn serve(control: &Control, inbox: &Receiver<Event>, shards: u16, memory_max: Option<u64>) -> Result<()> {
+fn serve(control: &Control, inbox: &Receiver<Event>, shards: u16, bounds: &Bounds<'_>) -> Result<()> {
     let mut running = shards;
     let mut leaving = false;
     while running > 0 {
-        let timeout =
-            if leaving { Duration::from_millis(driver::DRAIN_MAX_MS) + GRACE } else { MEMORY_EVERY };
+        let timeout = if leaving { Duration::from_millis(driver::DRAIN_MAX_MS) + GRACE } else { LOOK_EVERY };
         match inbox.recv_timeout(timeout) {
             Ok(Event::Leave) => {
                 leaving = true;
@@ -254,15 +274,45 @@ fn serve(control: &Control, inbox: &Receiver<Event>, shards: u16, memory_max: Op
             }
             Ok(Event::Step(_)) => {}
             Err(RecvTimeoutError::Timeout) if leaving => bail!("connections were still open at the end"),
-            Err(RecvTimeoutError::Timeout) => {
-                if let (Some(max), Some(own)) = (memory_max, memory::own_bytes()) {
-                    watch_memory(control, own, max);
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => bounds.look(control),
             Err(RecvTimeoutError::Disconnected) => bail!("the shards are gone"),
         }
     }
     Ok(())
+}
+
+/// What the process may use.
+struct Bounds<'a> {
+    memory_max: Option<u64>,
+    data_dir: &'a Path,
+    free_bytes_min: u64,
+}
+
+impl Bounds<'_> {
+    fn look(&self, control: &Control) {
+        if let (Some(max), Some(own)) = (self.memory_max, memory::own_bytes()) {
+            watch_memory(control, own, max);
+        }
+        if let Some(free) = space::free_bytes(self.data_dir) {
+            watch_space(control, free, self.free_bytes_min);
+        }
+    }
+}
+
+fn watch_space(control: &Control, free: u64, min: u64) {
+    let was = control.is_short_of_space();
+    let short = space::is_short(was, free, min);
+    if short && !was {
+        tracing::warn!(
+            free,
+            min,
+            "the disk of quelea.data_dir has less space than disk_free_limit.absolute: durable messages are refused until there is \
+             more"
+        );
+    } else if was && !short {
+        tracing::info!(free, min, "the disk has more space than disk_free_limit.absolute again");
+    }
+    control.set_short_of_space(short);
 }
 
 fn watch_memory(control: &Control, own: u64, max: u64) {

@@ -156,6 +156,7 @@ impl Shard {
             return Flow::Stop;
         }
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let was_there = self.sessions.find(VHOST, client_id).is_some();
         let existing = self.take_over(client_id, connect.clean_start);
         let session_present = existing.is_some();
         let session = existing.unwrap_or_else(|| self.new_session(client_id));
@@ -180,7 +181,9 @@ impl Shard {
             return self.refuse_session(slot, session, session_present, refused);
         }
         self.answer_connect(slot, terms, session_present, assigned.as_deref());
-        if let Some(connection) = self.links.id_at(slot) {
+        // Who has nothing on disk, and had nothing, does not wait for it.
+        let is_kept = self.sessions.at(session).is_some_and(|entry| entry.durable.is_some());
+        if let Some(connection) = self.links.id_at(slot).filter(|_| is_kept || was_there) {
             self.hold_connack(connection);
         }
         if session_present {

@@ -10,6 +10,7 @@ mod bad_input;
 mod broker;
 mod client;
 mod driver;
+mod durable;
 mod families;
 mod hops;
 mod life;

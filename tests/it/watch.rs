@@ -14,10 +14,10 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// A whole response: its status, its head, its body.
-struct Response {
-    status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 /// Sends these bytes and reads until the server closes.
@@ -37,7 +37,7 @@ fn exchange(http: SocketAddr, request: &[u8]) -> Response {
     Response { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-fn request(http: SocketAddr, method: &str, path: &str) -> Response {
+pub(crate) fn request(http: SocketAddr, method: &str, path: &str) -> Response {
     exchange(http, format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
 }
 

@@ -3,6 +3,7 @@
 use crate::DEADLINE;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 /// A connection that sends what it is told.
 pub(crate) struct Wire {
@@ -55,6 +56,14 @@ impl Wire {
         }
         let mut body = vec![0; len];
         self.read(&mut body).then_some(Packet { first, body })
+    }
+
+    /// Whether something arrives within this time, be it the end.
+    pub(crate) fn hears_within(&self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).expect("a deadline can be set");
+        let heard = self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_read_timeout(Some(DEADLINE)).expect("a deadline can be set");
+        heard
     }
 
     /// Asserts that the broker closes without a word.

@@ -4,6 +4,7 @@
 //! log        as it is in use
 //! log.new    being made: whole once it has its `meta`, which is written last
 //! log.old    was in use before `log.new` took its place
+//! log.damaged    the same, kept because not all of it could be read
 //! ```
 //!
 //! Taking the place is two renames. Whatever a crash leaves of them is finished at the next start: without `log`, a whole `log.new`
@@ -21,6 +22,7 @@ const VERSION: u32 = 1;
 const NAME: &str = "log";
 const DRAFT: &str = "log.new";
 const FORMER: &str = "log.old";
+const KEPT: &str = "log.damaged";
 const META: &str = "meta";
 const SHARDS_MAX: u16 = 64;
 
@@ -148,15 +150,21 @@ impl Layout {
         write().map_err(at(&path))
     }
 
-    /// Puts a complete draft in the place of the folder in use, which is deleted.
+    /// Puts a complete draft in the place of the folder in use, which is deleted, or kept under another name: as evidence.
     ///
     /// # Errors
     /// If the file system refuses; the next start finds one of the two.
-    pub fn replace(draft: Self, data_dir: &Path) -> Result<Self, Unopened> {
+    pub fn replace(draft: Self, data_dir: &Path, is_kept: bool) -> Result<Self, Unopened> {
         let (folder, former) = (data_dir.join(NAME), data_dir.join(FORMER));
         rename(&folder, &former)?;
         rename(&draft.folder, &folder)?;
-        remove(&former)?;
+        if is_kept {
+            let kept = data_dir.join(KEPT);
+            remove(&kept)?;
+            rename(&former, &kept)?;
+        } else {
+            remove(&former)?;
+        }
         Ok(Self { folder, ..draft })
     }
 }
@@ -240,10 +248,12 @@ mod tests {
     fn another_folder_takes_the_place_whole() {
         let scratch = Scratch::new("layout-replace");
         Layout::open(scratch.path(), 2).unwrap();
-        let layout = Layout::replace(drafted(&scratch, 3), scratch.path()).unwrap();
+        let layout = Layout::replace(drafted(&scratch, 3), scratch.path(), false).unwrap();
         assert_eq!(layout.shards(), 3);
         assert_eq!(Layout::open(scratch.path(), 2).unwrap(), layout);
         assert_eq!(names(scratch.path()), ["log"]);
+        Layout::replace(drafted(&scratch, 4), scratch.path(), true).unwrap();
+        assert_eq!(names(scratch.path()), ["log", "log.damaged"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! All shards' logs at start: found, and given to their shards to read back.
 
 use super::recover::{self, Unrecovered};
+use super::rehome::{self, Plan};
 use super::{Layout, LogDisk, Maker, Making, Volume};
 use crate::base::{HashKey, ShardId};
 use crate::log::{Options, Recovered, SyncMode};
@@ -29,13 +30,23 @@ pub struct ShardLog {
 }
 
 impl Logs {
-    /// Finds or makes the logs below `data_dir`, which is locked. `tags` is random and new at every start.
+    /// Finds or makes the logs below `data_dir`, which is locked, and moves everything if the number of shards has changed. `key` is
+    /// the process's secret, `tags` is random and new at every start.
     ///
     /// # Errors
     /// Whatever keeps them from being used.
-    pub fn open(data_dir: &Path, shards: u16, options: &Options, tags: HashKey) -> Result<Self> {
+    pub fn open(
+        data_dir: &Path,
+        shards: u16,
+        options: &Options,
+        key: HashKey,
+        tags: HashKey,
+    ) -> Result<Self> {
         warn_of_memory(data_dir);
-        let layout = Layout::open(data_dir, shards)?;
+        let mut layout = Layout::open(data_dir, shards)?;
+        if layout.shards() != shards {
+            layout = rehome::rehome(data_dir, &layout, Plan { key, tags, shards, options })?;
+        }
         let maker = Maker::start().context("the thread that makes files of the log")?;
         Ok(Self { layout, maker, options: options.clone(), tags })
     }

@@ -10,6 +10,7 @@
 //! | [`LogDisk`] | writes, syncs and reads of one shard | in the shard's own network ring, on its thread |
 //! | [`Maker`] | new files (zeros, synced) and deletions of all shards | a thread of its own: they block for long |
 //! | [`recover`] | reading a log back at start | on the shard's thread, before it serves |
+//! | `rehome` | moving everything when the number of shards has changed | on the main thread, before that |
 //!
 //! # Why the network ring, and not glommio's DMA files
 //!
@@ -33,6 +34,7 @@ mod log_disk;
 pub mod logs;
 mod maker;
 pub mod recover;
+mod rehome;
 mod volume;
 
 #[cfg(test)]

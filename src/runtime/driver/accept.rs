@@ -90,7 +90,7 @@ impl Driver {
 
     /// Keeps accepts in flight where there is room, and opens another ring when there soon is none.
     pub(super) fn keep_accepting(&mut self) {
-        if self.leaving.is_some() {
+        if self.leaving.is_some() || self.opened.is_some() {
             return;
         }
         if self.rings.should_open() {

@@ -7,7 +7,8 @@ impl Driver {
     /// Takes up what the control thread asks: says so at once; a report takes its time.
     pub(super) fn take_questions(&mut self) {
         while let Some(question) = self.desk.question_for(self.id) {
-            self.desk.answer(self.id, Answer::Taken { number: question.number });
+            let log_health = self.shard.log_health();
+            self.desk.answer(self.id, Answer::Taken { number: question.number, log_health });
             if question.wants_report {
                 self.reporting = self.reporting.max(question.number);
                 self.shard.handle_query(self.now);
@@ -23,6 +24,7 @@ impl Driver {
             report: *report,
             receive_buffer_bytes: self.rings.receive_buffer_bytes(),
             rings: self.rings.len() as u64,
+            log: self.log_state(),
         };
         self.desk.answer(self.id, Answer::Report(Box::new(reply)));
     }

@@ -8,7 +8,8 @@ impl Driver {
     /// Polls the shard until nothing comes. Sends go first: last words are queued before the close that follows them.
     pub(super) fn drain(&mut self) {
         loop {
-            let mut moved = false;
+            // First: what it finds committed adds to the others.
+            let mut moved = self.work_disk();
             while let Some((connection, buffer)) = self.shard.poll_send() {
                 moved = true;
                 let socket = self.sockets.get_mut(connection).expect("the shard sends on what it has");

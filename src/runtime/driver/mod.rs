@@ -9,9 +9,10 @@
 //!
 //! It is the main task of a glommio executor, but does not park in it: parking there costs about 9 µs a message at 20,000
 //! messages a second. Other tasks of the executor get their turn when its preempt timer says so
-//! ([`glommio::yield_if_needed`]). Whoever brings glommio I/O (the log) has to end the wait in the ring for it: while such I/O
-//! is in flight the driver must park in glommio instead, awaiting through `PollableFd` an event descriptor registered with the
-//! ring ([`NetRing::report_to`](super::net::NetRing::report_to); polling the ring's own descriptor never wakes).
+//! ([`glommio::yield_if_needed`]). The log's writes and reads go through the first network ring too ([`disk`](super::disk) says
+//! why), so that a commit ends the same wait as a packet.
+//!
+//! It opens in two steps: nothing is listened on before every shard has its sessions back and knows the filters of all others.
 //!
 //! Invariants: what the shard has forgotten is not handed in again; a connection's socket is in `sockets`, in `closing` or in
 //! `moves`, in one of them only; nothing waits (throttled, starved, closing, stalled) without something in flight or a deadline
@@ -22,6 +23,7 @@
 mod accept;
 mod answer;
 mod close;
+mod disk;
 mod drain;
 mod hand_over;
 mod mail;
@@ -33,6 +35,7 @@ mod spare;
 use super::clock;
 use super::control::Control;
 use super::desk::Desk;
+use super::disk::LogDisk;
 use super::listener::Unbound;
 use super::mailbox::{Mail, Mesh};
 use super::net::Completion;
@@ -64,9 +67,14 @@ pub(super) struct Setup {
     pub(super) desk: Arc<Desk>,
     /// Bound and not yet listening, each with its address.
     pub(super) listeners: Vec<(TcpListener, SocketAddr)>,
+    /// Called once when it listens, or cannot.
+    pub(super) opened: Opened,
     /// Direct descriptors a ring.
     pub(super) descriptors: u32,
 }
+
+/// Called once when a shard listens, or cannot.
+pub(super) type Opened = Box<dyn FnOnce(Result<(), Unbound>) + Send>;
 
 /// One shard and everything it is connected to.
 pub(super) struct Driver {
@@ -76,6 +84,14 @@ pub(super) struct Driver {
     mesh: Arc<Mesh>,
     control: Arc<Control>,
     desk: Arc<Desk>,
+    /// Where its log is, once it has one.
+    disk: Option<LogDisk>,
+    /// Places found damaged when that was opened.
+    damage_count: u64,
+    /// This shard has all of its sessions back, and has said so.
+    is_ready: bool,
+    /// Until it listens.
+    opened: Option<Opened>,
     /// The last question that wants a report.
     reporting: u64,
     listeners: Vec<Listener>,
@@ -101,6 +117,7 @@ pub(super) struct Driver {
     /// Counts turns, wrapping.
     turn: u32,
     short_of_memory: bool,
+    short_of_space: bool,
     leaving: Option<Mono>,
     finished: bool,
     /// No warning about full tables before this.
@@ -114,7 +131,7 @@ impl Driver {
     /// # Errors
     /// If the kernel refuses the ring.
     pub(super) fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { id, key, options, mesh, control, desk, listeners, descriptors } = setup;
+        let Setup { id, key, options, mesh, control, desk, listeners, opened, descriptors } = setup;
         let count_max = ring_count_max(&options, mesh.shards(), descriptors);
         let rings = Rings::new(descriptors, count_max, Arc::clone(control.event(id.index())))?;
         mesh.publish_ring(id, 0, rings.ring_fd(0));
@@ -127,6 +144,10 @@ impl Driver {
             mesh,
             control,
             desk,
+            disk: None,
+            damage_count: 0,
+            is_ready: false,
+            opened: Some(opened),
             reporting: 0,
             listeners: listeners.into_iter().map(|(socket, local)| Listener::new(socket, local)).collect(),
             landing: 0,
@@ -143,6 +164,7 @@ impl Driver {
             now,
             turn: 0,
             short_of_memory: false,
+            short_of_space: false,
             leaving: None,
             finished: false,
             quiet_until: now.mono,
@@ -150,14 +172,6 @@ impl Driver {
         };
         driver.limit_clients();
         Ok(driver)
-    }
-
-    /// Lets clients in.
-    ///
-    /// # Errors
-    /// If another process was faster on a port.
-    pub(super) fn listen(&self) -> Result<(), Unbound> {
-        self.listeners.iter().try_for_each(Listener::listen)
     }
 
     /// Serves until the process leaves and every shard has finished.
@@ -191,6 +205,7 @@ impl Driver {
         self.obey();
         self.take_questions();
         self.retry_moves();
+        self.open();
         if self.shard.next_deadline().is_some_and(|deadline| deadline <= self.now.mono) {
             self.shard.handle_timeout(self.now);
         }
@@ -219,7 +234,9 @@ impl Driver {
             // Flags, mail and further rings are looked at every turn anyway.
             Completion::Woken => {}
             Completion::Connected { .. } => unreachable!("the broker does not connect"),
-            Completion::Transferred { .. } => unreachable!("no file is open"),
+            Completion::Transferred { token, transfer, result } => {
+                self.disk.as_mut().expect("it asked for it").on_transferred(token, transfer, result);
+            }
         }
     }
 
@@ -230,10 +247,34 @@ impl Driver {
             self.short_of_memory = short;
             self.shard.handle_pressure(self.now, short);
         }
+        let short = self.control.is_short_of_space();
+        if short != self.short_of_space {
+            self.short_of_space = short;
+            self.shard.handle_disk_space(self.now, short);
+        }
         if self.control.is_leaving() && self.leaving.is_none() {
             self.leaving = Some(self.now.mono.plus_ms(DRAIN_MAX_MS));
             self.stop_accepting();
             self.shard.handle_shutdown(self.now);
+        }
+    }
+
+    /// Lets clients in, once every shard is ready.
+    fn open(&mut self) {
+        if self.opened.is_none() || self.leaving.is_some() {
+            return;
+        }
+        if !self.is_ready && self.shard.is_ready() {
+            self.is_ready = true;
+            self.control.ready();
+        }
+        if !self.control.is_ready() {
+            return;
+        }
+        self.shard.handle_ready(self.now);
+        let listens = self.listeners.iter().try_for_each(Listener::listen);
+        if let Some(opened) = self.opened.take() {
+            opened(listens);
         }
     }
 
@@ -242,7 +283,7 @@ impl Driver {
         let Some(deadline) = self.leaving else { return false };
         let empty = self.sockets.len() == 0 && self.closing.is_empty() && self.moves.is_empty();
         let is_late = deadline <= self.now.mono;
-        if !self.finished && (empty || is_late) {
+        if !self.finished && (empty && self.shard.is_disk_idle() || is_late) {
             self.finished = true;
             self.control.finished();
         }

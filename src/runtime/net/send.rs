@@ -210,7 +210,7 @@ mod tests {
         let Completion::Accepted { descriptor, .. } = next(&mut ring) else { panic!("accepted") };
         let connection = ConnectionId { slot: 0, generation: 0 };
         let mut buffer = Box::<OutBuffer>::default();
-        buffer.bytes_mut().resize(4 << 20, 1);
+        buffer.bytes_mut().resize(512 << 10, 1);
         ring.send(connection, descriptor, buffer);
         client.set_nonblocking(true).unwrap();
         let (mut read, mut completions) = (0, Vec::new());

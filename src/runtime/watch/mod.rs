@@ -12,7 +12,7 @@ use super::control::Control;
 use super::desk::Desk;
 use anyhow::{Context, Result, anyhow};
 use observer::Observer;
-use process::ProcessFacts;
+pub(super) use process::ProcessFacts;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -36,14 +36,13 @@ impl Watch {
         control: Arc<Control>,
         desk: Arc<Desk>,
         answered: UnixStream,
-        memory_max: Option<u64>,
+        facts: ProcessFacts,
     ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()
             .context("the control thread's runtime")?;
-        let facts = ProcessFacts::new(memory_max);
         let (stop, stopped) = oneshot::channel();
         let body = move || {
             let served = runtime.block_on(async move {

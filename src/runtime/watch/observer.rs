@@ -170,7 +170,8 @@ impl Observer {
 impl Shown {
     fn take(&mut self, answer: Answer, lag: &mut Lag) {
         match answer {
-            Answer::Taken { number } => {
+            Answer::Taken { number, log_health } => {
+                self.state.log_health = log_health;
                 let Some((waiting, since)) = self.waiting.filter(|(waiting, _)| *waiting <= number) else {
                     return;
                 };
@@ -185,6 +186,7 @@ impl Shown {
                 self.state.report = reply.report;
                 self.state.receive_buffer_bytes = reply.receive_buffer_bytes;
                 self.state.rings = reply.rings;
+                self.state.log = reply.log;
             }
         }
     }

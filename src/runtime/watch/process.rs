@@ -2,24 +2,27 @@
 
 use crate::admin::overview::Process;
 use crate::runtime::control::Control;
-use crate::runtime::memory;
+use crate::runtime::{memory, space};
 use nix::sys::resource::{Resource, getrlimit};
+use std::path::PathBuf;
 use tokio::time::Instant;
 
 /// What does not change, and when it began.
 #[derive(Debug)]
-pub(super) struct ProcessFacts {
+pub(in crate::runtime) struct ProcessFacts {
     node: String,
     memory_max: Option<u64>,
+    data_dir: PathBuf,
+    free_bytes_min: u64,
     since: Instant,
 }
 
 impl ProcessFacts {
     /// From now on.
-    pub(super) fn new(memory_max: Option<u64>) -> Self {
+    pub(in crate::runtime) fn new(memory_max: Option<u64>, data_dir: PathBuf, free_bytes_min: u64) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
-        Self { node: format!("quelea@{host}"), memory_max, since: Instant::now() }
+        Self { node: format!("quelea@{host}"), memory_max, data_dir, free_bytes_min, since: Instant::now() }
     }
 
     /// The process as it is now.
@@ -30,9 +33,9 @@ impl ProcessFacts {
             resident_bytes: memory::resident_bytes(),
             memory_max_bytes: self.memory_max,
             is_short_of_memory: control.is_short_of_memory(),
-            free_bytes: None,
-            free_bytes_min: 0,
-            is_short_of_space: false,
+            free_bytes: space::free_bytes(&self.data_dir),
+            free_bytes_min: self.free_bytes_min,
+            is_short_of_space: control.is_short_of_space(),
             is_leaving: control.is_leaving(),
             descriptors: descriptors(),
         }
