@@ -322,6 +322,11 @@ impl Shard {
         let kept = self.sessions.at_mut(slot).and_then(|entry| entry.durable.as_mut()).expect("has a stream");
         kept.fetch = None;
         let (mut next, is_behind) = (kept.next, kept.is_behind);
+        // Read for deliveries that had begun: what waits before them is not to be passed over.
+        let waits =
+            self.durable.as_ref().and_then(|durable| durable.log.first_from(stream, MessageNumber(next)));
+        let loads =
+            is_behind && waits.zip(messages.first()).is_none_or(|(waits, first)| first.number <= waits);
         let mut was_filled = false;
         for fetched in messages {
             let number = fetched.number.0;
@@ -342,7 +347,7 @@ impl Shard {
             if let Some(delivery) = in_flight.into_iter().find(|delivery| delivery.number == number) {
                 was_filled |= delivery.item.is_none();
                 delivery.item = Some(item);
-            } else if is_behind && number >= next && fetched.tag == 0 {
+            } else if loads && number >= next && fetched.tag == 0 {
                 outgoing.queue.push_kept(item);
                 next = number + 1;
             }

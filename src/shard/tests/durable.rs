@@ -207,6 +207,26 @@ fn a_delivery_that_had_begun_goes_on_after_a_crash() {
 }
 
 #[test]
+fn what_waits_before_a_delivery_that_had_begun_is_not_passed_over() {
+    let options = options();
+    let mut world = World::durable(2, &options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    for (n, qos) in (1..).zip([QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtLeastOnce]) {
+        world.publish(publisher, "t", &n.to_string(), qos, n, false);
+    }
+    assert_eq!(world.take(subscriber).len(), 3);
+    world.crash(&options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+    world.settle();
+    assert_eq!(
+        world.take(subscriber),
+        ["PUBLISH t 2 q2 id=2 dup", "PUBLISH t 1 q1 id=1", "PUBLISH t 3 q1 id=3"]
+    );
+}
+
+#[test]
 fn a_qos_2_publish_that_is_repeated_after_a_crash_is_taken_once() {
     for shards in [1, 2, 3] {
         let options = options();
