@@ -470,8 +470,8 @@ impl Shard {
                 self.end_fan_out(done);
             }
         }
-        // Deliveries publish nothing, so nothing was added meanwhile.
-        debug_assert!(self.fan_outs.is_empty());
+        // A log that has failed closes connections, which may publish their wills.
+        waiting.append(&mut self.fan_outs);
         self.fan_outs = waiting;
         if self.fan_outs.is_empty() {
             for session in std::mem::take(&mut self.ended) {
