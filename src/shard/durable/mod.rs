@@ -320,6 +320,8 @@ impl Shard {
             durable.log.retry();
         }
         if durable.has_expiring {
+            // Nothing is left to look at.
+            durable.has_expiring = durable.log.message_count() > 0;
             let dropped = durable.log.expire(now.wall, EXPIRY_BUDGET);
             durable.has_expiring = durable.log.message_count() > 0;
             self.counters.expired += dropped.iter().map(|(_, dropped)| u64::from(dropped.count)).sum::<u64>();
