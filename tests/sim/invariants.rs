@@ -30,7 +30,8 @@ impl World {
 
     fn check_sessions(&mut self) {
         let mut seen = BTreeSet::new();
-        let limit = self.swarm.options.queue.session_messages_max;
+        // On disk, what is in flight with QoS 1 counts as waiting once the client is away.
+        let limit = self.swarm.options.queue.session_messages_max.filter(|_| self.swarm.disk.is_none());
         let window = u64::from(self.swarm.options.session.prefetch.max(1));
         let mut errors = Vec::new();
         for (index, shard) in self.shards.iter().enumerate() {

@@ -3,6 +3,8 @@
 //! `README.md` says how to run it, which faults are injected, and why each is survivable.
 
 mod clients;
+mod crash;
+mod disk;
 mod equivalence;
 mod invariants;
 mod mailbox;

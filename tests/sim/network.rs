@@ -57,6 +57,8 @@ pub(crate) struct Socket {
     pub(crate) server_end: Option<u64>,
     /// It was the client's last packet that ended it.
     pub(crate) was_ended_by_client: bool,
+    /// The process died while it was there.
+    has_crashed: bool,
 }
 
 /// All sockets ever opened, and where each is.
@@ -137,6 +139,7 @@ impl World {
             may_fail,
             server_end: None,
             was_ended_by_client: false,
+            has_crashed: false,
         });
         let arrival = delay(&mut self.network_rng, &self.swarm.network);
         self.after(arrival, Event::Accept(socket));
@@ -156,6 +159,10 @@ impl World {
         let Place::Arriving(shard) = self.network.sockets[socket].place else {
             unreachable!("accepted once")
         };
+        if !self.is_serving {
+            // Nobody listens.
+            return self.server_gone(socket);
+        }
         let now = self.now;
         let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 40_000));
         let local = std::net::SocketAddr::from(([127, 0, 0, 1], 1883));
@@ -332,7 +339,8 @@ impl World {
         let Some(polite) = self.polite(client).filter(|polite| polite.socket == Some(socket)) else { return };
         // A client that does not read does not get its DISCONNECT.
         let may_time_out = polite.profile.keep_alive_secs > 0;
-        if polite.machine.is_connected() && !may_time_out && !polite.is_finished {
+        let may_be_refused = self.swarm.disk_refuses() || self.network.sockets[socket].has_crashed;
+        if polite.machine.is_connected() && !may_time_out && !polite.is_finished && !may_be_refused {
             self.fail(format!("client {client} is closed for no reason"));
         }
     }
@@ -449,6 +457,39 @@ impl World {
         self.trace.line(self.now.mono.0, format_args!("socket {socket} reset"));
         self.after(hears[0], Event::TellServer(socket));
         self.after(hears[1], Event::TellClient(socket));
+    }
+
+    /// The process is gone, and the server's end of every socket with it. What it had sent may arrive, or be lost.
+    pub(crate) fn crash_network(&mut self) {
+        self.network.at.clear();
+        for socket in 0..self.network.sockets.len() {
+            let end = &mut self.network.sockets[socket];
+            if matches!(end.place, Place::Gone | Place::Arriving(_)) {
+                continue;
+            }
+            end.place = Place::Gone;
+            end.up.clear();
+            end.up_closed = false;
+            end.flight = None;
+            end.has_crashed = true;
+            end.server_end.get_or_insert(self.now.mono.0);
+            let client = end.client;
+            if self.polite(client).is_some_and(|polite| polite.may_end(self)) {
+                self.oracle.member_may_end(client);
+            }
+            let end = &mut self.network.sockets[socket];
+            if end.cut || !end.client_open {
+                continue;
+            }
+            if self.network_rng.chance(500) {
+                end.down_closed = true;
+                self.schedule_down(socket);
+            } else {
+                end.cut = true;
+                let hears = self.network_rng.between(0, *self.network_rng.clone().pick(&[10, 300, 3_000]));
+                self.after(hears, Event::TellClient(socket));
+            }
+        }
     }
 
     /// The client stops reading for a while.

@@ -100,6 +100,8 @@ pub(crate) struct Oracle {
     pub(crate) newest_live: BTreeMap<(usize, String), usize>,
     /// Members of shared subscriptions whose session has ended.
     pub(crate) ended_members: usize,
+    /// How often the process has died.
+    pub(crate) crashes: usize,
     /// QoS 0 messages may wait: for clients that are away, or for replays.
     pub(crate) queues_qos0: bool,
     /// Full queues refuse: a refusal that is lost on the way to the publisher ends the exchange on one side only, and some
@@ -233,7 +235,19 @@ impl Oracle {
         }
         self.check_wanted(client, step, tag, got)?;
         let delivery = Delivery { tag, incarnation, qos: got.qos };
+        if self.crashes > 0
+            && self.first.contains_key(&(client, incarnation, tag))
+            && got.qos == QoS::AtLeastOnce
+        {
+            // After a crash QoS 1 comes again, and not marked as such.
+            if is_retained_topic(&got.topic) {
+                self.last_seen.insert((client, got.topic.clone()), Some(tag));
+            }
+            self.deliveries[client].push(delivery);
+            return Ok(());
+        }
         if is_retained_topic(&got.topic) {
+            self.first.entry((client, incarnation, tag)).or_insert(got.qos);
             self.check_not_stale(client, tag, got)?;
             self.last_seen.insert((client, got.topic.clone()), Some(tag));
         } else {
@@ -269,8 +283,17 @@ impl Oracle {
         if !got.retain || got.dup || may_be_live || value.is_ambiguous || value.attempts > 1 {
             return Ok(());
         }
-        if *newest > tag {
+        // What was not acknowledged may be gone with a crash, though it was seen.
+        let was_kept = match self.publications[*newest].acked {
+            Some((_, reason)) => !reason.is_error(),
+            None => self.crashes == 0 && !self.may_refuse,
+        };
+        if *newest > tag && was_kept {
             return Err(format!("client {client} gets retained m{tag} after m{newest} live"));
+        }
+        if self.refuses {
+            // Accepted is what some took, and the topic's home may not have.
+            return Ok(());
         }
         let asked = matching.by_ref().map(|s| s.asked).min().unwrap_or(0);
         let mut later = self.publications[tag + 1..].iter().filter(|p| p.topic == got.topic);
@@ -342,7 +365,11 @@ impl Oracle {
         let publication = &self.publications[new.tag];
         let is_repeatable = publication.is_ambiguous
             || self.refusing.contains(&client)
-            || (self.refuses && publication.attempts > 1)
+            || (self.refuses && (publication.attempts > 1 || publication.is_will))
+            // The home of a group does not know what a member on another shard was given.
+            || (self.crashes > 0 && publication.topic.starts_with("s/") && publication.attempts > 1)
+            // What has no packet identifier of its own leaves no trace on disk.
+            || (self.crashes > 0 && new.qos == QoS::AtMostOnce && publication.attempts > 1)
             || (publication.qos == QoS::AtLeastOnce && publication.attempts > 1)
             || new.qos == QoS::AtLeastOnce;
         if let Some(qos) = self.first.get(&(client, new.incarnation, new.tag)) {
@@ -368,7 +395,15 @@ impl Oracle {
         let is_resent = publication.attempts > 1 && (publication.qos == QoS::AtLeastOnce || self.may_refuse);
         // A member may get its own message back when another member's session ends.
         let in_group = publication.topic.starts_with("s/") && client != OBSERVER;
-        let may_be_late = is_resent || publication.is_ambiguous || (in_group && self.ended_members > 0);
+        // Who subscribed between two attempts at an earlier message may get it late.
+        let wanted = |s: &Subscription| {
+            let was_there = s.granted.is_some_and(|at| publication.sent.is_some_and(|sent| at < sent));
+            s.client == client && was_there && s.dropped.is_none() && s.wants(publication)
+        };
+        let is_late_joiner =
+            self.crashes > 0 && publication.attempts > 1 && !self.subscriptions.iter().any(wanted);
+        let may_be_late =
+            is_late_joiner || is_resent || publication.is_ambiguous || (in_group && self.ended_members > 0);
         if later > new.tag && !may_be_late {
             return Err(format!("[MQTT-4.6.0-6] m{} to client {client} after m{later}", new.tag));
         }

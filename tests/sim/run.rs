@@ -31,6 +31,10 @@ pub(crate) fn run(seed: u64, swarm: Swarm, is_printed: bool) -> Result<u64, Stri
 
 impl World {
     pub(crate) fn start_observer(&mut self) -> Result<(), String> {
+        if self.swarm.disk.is_some() {
+            self.restart();
+            self.wait("the shards are ready", |world| world.is_serving)?;
+        }
         self.with_polite(OBSERVER, |polite, world| {
             polite.connect(world, true);
             Ok(())
@@ -46,8 +50,10 @@ impl World {
     }
 
     fn be_busy(&mut self) -> Result<(), String> {
+        self.plan_crashes();
         for client in 0..self.clients.len() {
-            if client != OBSERVER {
+            // The observer has nothing to do but to come back after a crash.
+            if client != OBSERVER || self.swarm.disk.is_some() {
                 let wait = self.schedule_rng.below(1000);
                 self.after(wait, Event::Act(client));
             }
@@ -66,6 +72,7 @@ impl World {
         self.swarm.network.delay_ms_max = self.swarm.network.delay_ms_max.min(2);
         self.swarm.mailbox.delay_ms_max = self.swarm.mailbox.delay_ms_max.min(2);
         self.heal_network();
+        self.heal_disks();
         self.wait("everything settles", Self::is_settled)?;
         self.probe()?;
         // Wills that were delayed have had their time, and nothing comes of what was on its way.
@@ -93,7 +100,8 @@ impl World {
         let views = || self.shards.iter().map(Shard::shared_view);
         let (assigned, held): (u64, u64) =
             (views().map(|view| view.assigned).sum(), views().map(|view| view.held).sum());
-        if assigned != held && !self.swarm.load.members_leave {
+        // What is on disk only is not counted.
+        if assigned != held && !self.swarm.load.members_leave && self.swarm.disk.is_none() {
             return Err(format!(
                 "homes count {assigned} deliveries of shared subscriptions, members hold {held}"
             ));
@@ -189,6 +197,9 @@ impl World {
             Ok(())
         });
         self.wait("retained messages come", Self::is_settled)?;
+        if !self.crashes.is_empty() || self.swarm.disk_refuses() {
+            return self.check_retained_after_crash(by_wildcard, by_topic);
+        }
         for client in [by_wildcard, by_topic] {
             let seen = self.seen_by(client);
             let is_exact = !self.swarm.has_queue_limits() && !self.drops_qos0();
@@ -199,6 +210,20 @@ impl World {
         Ok(())
     }
 
+    /// Two newcomers see the same, and it is what may be there.
+    fn check_retained_after_crash(&self, one: usize, other: usize) -> Result<(), String> {
+        if self.swarm.has_queue_limits() || self.drops_qos0() {
+            return Ok(());
+        }
+        let (seen, too) = (self.seen_by(one), self.seen_by(other));
+        if seen != too {
+            return Err(format!("retained are {seen:?}, or {too:?}"));
+        }
+        let published = self.oracle.publications.iter().map(|p| &p.topic).filter(|t| is_retained_topic(t));
+        let topics: std::collections::BTreeSet<&String> = published.collect();
+        topics.into_iter().try_for_each(|topic| self.judge_retained(topic, seen.get(topic).copied()))
+    }
+
     fn end(&mut self) -> Result<(), String> {
         if self.swarm.ends_by_shutdown {
             return self.end_by_shutdown();
@@ -206,8 +231,10 @@ impl World {
         self.clear_retained()?;
         for client in 0..self.clients.len() {
             if matches!(self.clients[client], Some(Client::Polite(_))) {
+                let is_kept = self.swarm.disk.is_some();
                 self.with_polite(client, |polite, world| {
-                    polite.goodbye(world, false, None);
+                    let ends = is_kept && polite.profile.version.is_v5() && polite.profile.expiry_secs > 0;
+                    polite.goodbye(world, false, ends.then_some(0));
                     polite.is_finished = true;
                     Ok(())
                 });

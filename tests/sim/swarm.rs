@@ -3,6 +3,7 @@
 //! Each option is drawn apart, so that the seeds together cover corners that no single mix would reach.
 
 use crate::clients::rude::Manner;
+use crate::disk::DiskFaults;
 use crate::rng::Rng;
 use quelea::queue::Overflow;
 use quelea::route::options::Strategy;
@@ -24,6 +25,8 @@ pub(crate) struct Swarm {
     pub(crate) network: NetworkFaults,
     pub(crate) mailbox: MailboxFaults,
     pub(crate) load: Load,
+    /// What sessions and messages are kept on; without, they live in memory.
+    pub(crate) disk: Option<DiskFaults>,
     /// The shards are told to be over their memory watermark now and then.
     pub(crate) pressure: bool,
     /// The run ends with `handle_shutdown` instead of sessions that expire.
@@ -129,7 +132,9 @@ impl Swarm {
         // Streams of their own, so that the older draws stay what they were.
         options.budgets = budgets(&mut Rng::stream(seed, "budgets"));
         let more = &mut Rng::stream(seed, "features");
+        let disk = DiskFaults::draw(seed, &mut options.log);
         Self {
+            disk,
             shards: rng.short(1, 5),
             polite: rng.size(2, 8),
             rude: if rng.chance(500) { rng.size(1, 3) } else { 0 },
@@ -191,6 +196,7 @@ impl Swarm {
             hand_over_failures: 0,
         };
         self.mailbox = MailboxFaults { capacity: 2, delay_ms_max: 1, return_delay_ms_max: 1 };
+        self.disk = None;
         self.rude = 0;
         self.pressure = false;
         self
@@ -200,6 +206,16 @@ impl Swarm {
     /// sends it all again at once never gets through. Those seeds have only MQTT 5.
     pub(crate) fn refuses(&self) -> bool {
         self.has_queue_limits() && self.options.queue.overflow == Overflow::RejectPublish
+    }
+
+    /// Whether the disk may refuse for a while what is to be kept.
+    pub(crate) fn disk_refuses(&self) -> bool {
+        self.disk.as_ref().is_some_and(DiskFaults::refuses)
+    }
+
+    /// Whether the process may die.
+    pub(crate) fn may_crash(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| !disk.crashes.is_empty())
     }
 
     /// Whether an operator's limit may drop or refuse messages: what must arrive cannot be told then.

@@ -10,10 +10,13 @@ use quelea::base::QoS;
 use quelea::base::topic::matches;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Longer than it takes until something is on disk.
+const COMMIT_MS: u64 = 15_000;
+
 impl World {
     /// All of them.
     pub(crate) fn judge(&self) -> Result<(), String> {
-        if !self.swarm.has_queue_limits() {
+        if !self.swarm.has_queue_limits() && !self.swarm.disk_refuses() {
             self.judge_lost()?;
             self.judge_qos0()?;
             self.judge_groups()?;
@@ -135,6 +138,8 @@ impl World {
         let is_safe = all_stayed
             || publication.qos == QoS::AtLeastOnce
             || members.iter().all(|member| member.qos == QoS::AtLeastOnce);
+        // A member whose session lives in memory takes with it at a crash what it was given.
+        let is_safe = is_safe && (self.crashes.is_empty() || members.iter().all(|member| member.is_durable));
         if waited_for && is_safe && clients.is_empty() {
             let group = &members[0].group;
             return Err(format!("m{tag} on {} reached no member of {group:?}", publication.topic));
@@ -144,7 +149,9 @@ impl World {
         // To one client it may come again, in a session of which the client cannot tell whether it is the one of before.
         let takers = got.iter().filter(|(_, d)| d.qos == QoS::ExactlyOnce).map(|(client, _)| client);
         let twice_sent = takers.collect::<BTreeSet<_>>().len() > 1;
-        if clients.len() > 1 && !was_resent && (all_stayed || twice_sent) {
+        // After a crash what had been handed on may be so again, and a repetition may go to another member.
+        let may_repeat = !self.crashes.is_empty() && (!all_stayed || publication.attempts > 1);
+        if clients.len() > 1 && !was_resent && !may_repeat && (all_stayed || twice_sent) {
             return Err(format!("m{tag} on {} reached members {clients:?}", publication.topic));
         }
         Ok(())
@@ -184,6 +191,15 @@ impl World {
         if truth.is_none() && last <= granted {
             return Ok(());
         }
+        // A replay ends with the process.
+        if last <= granted && self.crashes.iter().any(|crash| crash.step >= granted) {
+            return Ok(());
+        }
+        // What was not acknowledged may be gone with a crash, though somebody saw it.
+        let newest = values.clone().rfind(|p| p.sent.is_some());
+        if !self.crashes.is_empty() && newest.is_none_or(|newest| newest.acked.is_none()) {
+            return Ok(());
+        }
         let seen = self.oracle.last_seen.get(&(by.client, topic.to_string())).copied().flatten();
         if seen != truth {
             return Err(format!("client {} saw {seen:?} last on {topic}, which has {truth:?}", by.client));
@@ -192,7 +208,7 @@ impl World {
     }
 
     /// The value is the last one that was accepted, as far as its publisher can know.
-    fn judge_retained(&self, topic: &str, truth: Option<usize>) -> Result<(), String> {
+    pub(crate) fn judge_retained(&self, topic: &str, truth: Option<usize>) -> Result<(), String> {
         let mut candidates = vec![None];
         for (tag, publication) in self.oracle.publications.iter().enumerate() {
             if publication.topic == topic && publication.sent.is_some() {
@@ -207,7 +223,7 @@ impl World {
                 }
             }
         }
-        if candidates.contains(&truth) || self.drops_qos0() {
+        if candidates.contains(&truth) || self.drops_qos0() || self.swarm.disk_refuses() {
             return Ok(());
         }
         Err(format!("{topic} has {truth:?}, accepted was one of {candidates:?}"))
@@ -228,8 +244,15 @@ impl World {
             for (index, attempt) in polite.attempts.iter().enumerate() {
                 let Some((tag, delay)) = attempt.will else { continue };
                 let count = fired.get(&tag).copied().unwrap_or(0);
-                let fate = self.will_fate(attempt, &polite.attempts[index + 1..], delay);
+                let later = &polite.attempts[index + 1..];
+                let fate = self.will_fate(attempt, later, delay);
+                let crashes = self.crashes_near(attempt, delay);
+                let fate = if crashes > 0 { self.fate_with_crash(attempt, fate) } else { fate };
                 let right = match fate {
+                    Fate::Must if crashes > 0 => {
+                        (1..=1 + crashes).contains(&count) || (self.may_drop(tag) && count <= 1 + crashes)
+                    }
+                    Fate::May if crashes > 0 => count <= 1 + crashes,
                     Fate::Must => count == 1 || (self.may_drop(tag) && count == 0),
                     Fate::Never => count == 0,
                     Fate::May => count <= 1,
@@ -242,9 +265,32 @@ impl World {
         Ok(())
     }
 
+    /// Crashes that may have met this will.
+    fn crashes_near(&self, attempt: &Attempt, delay: u32) -> usize {
+        let socket = &self.network.sockets[attempt.socket];
+        let over = socket.server_end.map_or(u64::MAX, |ended| {
+            let due = self.clock_ms(ended) + u64::from(delay) * 1000;
+            due + COMMIT_MS
+        });
+        self.crashes_between(attempt.at_ms, over)
+    }
+
+    /// A will is on disk with its session, if that outlives its connection; that it is gone is there a little later.
+    fn fate_with_crash(&self, attempt: &Attempt, fate: Fate) -> Fate {
+        let is_kept = attempt.expiry_secs.is_some_and(|expiry| expiry > 0);
+        match (fate, attempt.end) {
+            (Fate::Must, _) if !is_kept => Fate::May,
+            (Fate::Never, End::Goodbye { .. }) => Fate::May,
+            _ => fate,
+        }
+    }
+
     fn may_drop(&self, tag: usize) -> bool {
         let qos = self.oracle.publications[tag].qos;
-        if qos == QoS::AtMostOnce { self.drops_qos0() } else { self.swarm.has_queue_limits() }
+        // The observer is away for a while after a crash.
+        let may_miss = self.drops_qos0() || !self.crashes.is_empty();
+        let may_be_refused = self.swarm.has_queue_limits() || self.swarm.disk_refuses();
+        if qos == QoS::AtMostOnce { may_miss } else { may_be_refused }
     }
 
     fn will_fate(&self, attempt: &Attempt, later: &[Attempt], delay: u32) -> Fate {
@@ -267,8 +313,10 @@ impl World {
             return Fate::Must;
         }
         let due = ended + u64::from(delay) * 1000;
+        // A crash may have its clock begin anew.
+        let late = self.clock_ms(ended) + u64::from(delay) * 1000;
         let Some(next) = later.first() else {
-            return if self.now_ms() > due + SLACK_MS { Fate::Must } else { Fate::May };
+            return if self.now_ms() > late + SLACK_MS { Fate::Must } else { Fate::May };
         };
         if next.clean_start && next.accepted_ms.is_some() {
             // Ends the session, or takes it over: either way the will is published.
@@ -276,7 +324,7 @@ impl World {
         }
         match next.accepted_ms {
             Some(accepted) if accepted + SLACK_MS + LINGER_MS < due => Fate::Never,
-            _ if next.at_ms > due + SLACK_MS => Fate::Must,
+            _ if next.at_ms > late + SLACK_MS => Fate::Must,
             _ => Fate::May,
         }
     }

@@ -84,7 +84,10 @@ pub(crate) fn profile(index: usize, swarm: &Swarm, rng: &mut Rng) -> Profile {
 impl World {
     /// Makes the clients: the observer, the polite, the rude.
     pub(crate) fn populate(&mut self, seed: u64) {
-        let observer = Polite::new(OBSERVER, observer(), Rng::stream(seed, "observer"));
+        // Its session outlives the process.
+        let expiry_secs = if self.swarm.disk.is_some() { 86_400 } else { 0 };
+        let observer =
+            Polite::new(OBSERVER, Profile { expiry_secs, ..observer() }, Rng::stream(seed, "observer"));
         self.clients.push(Some(Client::Polite(Box::new(observer))));
         for index in 1..=self.swarm.polite {
             let mut rng = Rng::stream(seed, &format!("client {index}"));
@@ -116,11 +119,13 @@ impl World {
             pause = polite.rng.between(1, most);
             match polite.phase {
                 Phase::Away { until } if until <= world.now_ms() => {
-                    let clean = world.swarm.load.clean_starts && polite.rng.chance(200);
+                    let may_be_clean = world.swarm.load.clean_starts && client != OBSERVER;
+                    let clean = may_be_clean && polite.rng.chance(200);
                     polite.connect(world, clean);
                 }
                 Phase::Away { .. } => {}
                 Phase::Connecting { since } => polite.check_connect_timeout(world, since),
+                Phase::Up if client == OBSERVER => {}
                 Phase::Up if polite.machine.is_connected() => polite.act(world),
                 Phase::Up => {}
             }
@@ -241,6 +246,7 @@ impl Polite {
                 // Its own topics; one QoS each, so that their order is kept.
                 let topic = format!("r/{}/{b}", self.index);
                 let qos = QOS[(self.index + usize::try_from(b).expect("0 or 1")) % 3];
+                let qos = if world.swarm.may_crash() { qos.max(QoS::AtLeastOnce) } else { qos };
                 let is_clear = self.rng.chance(150);
                 self.publish(world, message(topic, qos, true, None), is_clear, padding);
             } else if kind < 5 && load.shared {

@@ -4,6 +4,8 @@
 //! batches between two shards) lives in a queue; its events only say that the queue moves. Time moves only from event to event.
 
 use crate::clients::Client;
+use crate::crash::Crash;
+use crate::disk::Drive;
 use crate::mailbox::Mailboxes;
 use crate::network::Network;
 use crate::oracle::Oracle;
@@ -42,6 +44,32 @@ pub(crate) enum Event {
     },
     Act(usize),
     Pressure(bool),
+    /// An operation of a shard's disk completes.
+    Disk {
+        shard: usize,
+        number: u64,
+    },
+    Space(bool),
+    Watermark(bool),
+    /// The process dies.
+    Crash,
+    Restart,
+}
+
+impl Event {
+    /// It dies with the process.
+    pub(crate) fn is_of_process(&self) -> bool {
+        matches!(
+            self,
+            Self::Turn(_)
+                | Self::Timeout(_)
+                | Self::Land(_)
+                | Self::Mail { .. }
+                | Self::BatchReturned { .. }
+                | Self::Disk { .. }
+                | Self::Restart
+        )
+    }
 }
 
 /// One run.
@@ -58,6 +86,14 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Option<Client>>,
     pub(crate) network: Network,
     pub(crate) mailboxes: Mailboxes,
+    /// One a shard, if the seed has disks.
+    pub(crate) drives: Vec<Drive>,
+    pub(crate) crashes: Vec<Crash>,
+    /// The process dies after this event.
+    pub(crate) is_dying: bool,
+    /// Listeners are open.
+    pub(crate) is_serving: bool,
+    pub(crate) key: HashKey,
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
     pub(crate) now: Now,
@@ -68,6 +104,9 @@ pub(crate) struct World {
     pub(crate) schedule_rng: Rng,
     pub(crate) network_rng: Rng,
     pub(crate) mailbox_rng: Rng,
+    pub(crate) disk_rng: Rng,
+    /// Clients act: faults have begun.
+    pub(crate) is_busy: bool,
     /// Faults have stopped: clients come back and finish.
     pub(crate) is_healing: bool,
     error: Option<String>,
@@ -88,8 +127,8 @@ impl World {
         let parks = swarm.options.budgets.replay_noted_max < 100;
         let oracle = Oracle {
             queues_qos0: queue.queue_qos0_offline || parks,
-            refuses: swarm.refuses(),
-            may_refuse: swarm.refuses() || swarm.pressure,
+            refuses: swarm.refuses() || swarm.disk_refuses(),
+            may_refuse: swarm.refuses() || swarm.pressure || swarm.disk_refuses(),
             ..Oracle::default()
         };
         Self {
@@ -97,6 +136,11 @@ impl World {
             is_awake: vec![false; shards.len()],
             timeout_at: vec![None; shards.len()],
             mailboxes: Mailboxes::new(shards.len()),
+            drives: swarm.disk.iter().flat_map(|_| &shards).map(|_| Drive::default()).collect(),
+            crashes: Vec::new(),
+            is_dying: false,
+            is_serving: swarm.disk.is_none(),
+            key,
             shards,
             swarm,
             clients: Vec::new(),
@@ -110,6 +154,8 @@ impl World {
             schedule_rng: Rng::stream(seed, "schedule"),
             network_rng: Rng::stream(seed, "network"),
             mailbox_rng: Rng::stream(seed, "mailbox"),
+            disk_rng: Rng::stream(seed, "disk"),
+            is_busy: false,
             is_healing: false,
             error: None,
         }
@@ -164,6 +210,9 @@ impl World {
             self.advance_to(at);
             self.step += 1;
             self.handle(event);
+            if self.is_dying {
+                self.on_crash();
+            }
             self.result()?;
         }
         self.advance_to(end);
@@ -201,16 +250,26 @@ impl World {
                 None => unreachable!("clients act one at a time"),
             },
             Event::Pressure(over) => self.on_pressure(over),
+            Event::Disk { shard, number } => self.on_disk(shard, number),
+            Event::Space(is_full) => self.on_space(is_full),
+            Event::Watermark(is_over) => self.on_watermark(is_over),
+            Event::Crash => self.on_crash(),
+            Event::Restart => self.restart(),
         }
     }
 
     /// One turn of a shard's driver.
     fn turn(&mut self, shard: usize) {
         self.is_awake[shard] = false;
+        self.poll_disk(shard);
         self.poll_outputs(shard);
         self.poll_peers(shard);
         // Emptying the mailbox may have let publishers go on.
         self.poll_outputs(shard);
+        self.poll_disk(shard);
+        self.poll_outputs(shard);
+        self.poll_peers(shard);
+        self.serve();
         if let Some(at) = self.shards[shard].next_deadline().map(|at| at.0.max(self.now.mono.0))
             && self.timeout_at[shard].is_none_or(|scheduled| at < scheduled)
         {
@@ -220,6 +279,17 @@ impl World {
             self.after(at - self.now.mono.0 + late, Event::Timeout(shard));
         }
         self.check_shard(shard);
+    }
+
+    /// Takes back what is scheduled, where `is_moot`.
+    pub(crate) fn forget_events(&mut self, is_moot: impl Fn(&Event) -> bool) {
+        self.events.retain(|Reverse((_, _, _, event))| !is_moot(event));
+    }
+
+    /// No shard has a turn or a timeout to come.
+    pub(crate) fn reset_turns(&mut self) {
+        self.is_awake.fill(false);
+        self.timeout_at.fill(None);
     }
 
     fn on_pressure(&mut self, over: bool) {
@@ -269,6 +339,9 @@ impl World {
         self.network.is_idle()
             && self.mailboxes.is_empty()
             && !self.is_awake.contains(&true)
+            && self.is_serving
+            && self.drives.iter().all(Drive::is_idle)
+            && self.shards.iter().all(Shard::is_disk_idle)
             && self.shards.iter().all(|shard| {
                 let residue = shard.residue();
                 residue == Residue { clients: residue.clients, ..Residue::default() }

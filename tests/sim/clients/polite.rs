@@ -448,7 +448,9 @@ impl Polite {
                 Happening::Connected { session_present } => self.on_connected(world, session_present)?,
                 Happening::Refused(reason) => {
                     world.note(format_args!("client {} refused: {reason:?}", self.index));
-                    if !matches!(reason, ReasonCode::QuotaExceeded) && self.profile.version.is_v5() {
+                    let has_failed =
+                        reason == ReasonCode::ImplementationSpecificError && world.may_fail_disk();
+                    if reason != ReasonCode::QuotaExceeded && !has_failed && self.profile.version.is_v5() {
                         return Err(format!("client {} refused with {reason:?}", self.index));
                     }
                 }
@@ -469,7 +471,8 @@ impl Polite {
                 Happening::Sent { tag } => world.oracle.sent(tag, step),
                 Happening::Acked { tag, reason } => {
                     world.note(format_args!("client {} acked m{tag} {reason:?}", self.index));
-                    let limited = world.swarm.has_queue_limits() || world.swarm.pressure;
+                    let swarm = &world.swarm;
+                    let limited = swarm.has_queue_limits() || swarm.pressure || swarm.disk_refuses();
                     world.oracle.acked(tag, step, reason, limited)?;
                 }
                 Happening::Subscribed { tag, codes } => self.on_subscribed(world, tag, &codes)?,
@@ -482,12 +485,16 @@ impl Polite {
                 Happening::Goodbye(reason) => {
                     world.note(format_args!("client {} is sent away: {reason:?}", self.index));
                     self.was_told_of_shutdown |= reason == ReasonCode::ServerShuttingDown;
-                    if !matches!(
-                        reason,
-                        ReasonCode::SessionTakenOver
-                            | ReasonCode::KeepAliveTimeout
-                            | ReasonCode::ServerShuttingDown
-                    ) {
+                    let has_failed =
+                        reason == ReasonCode::ImplementationSpecificError && world.may_fail_disk();
+                    if !has_failed
+                        && !matches!(
+                            reason,
+                            ReasonCode::SessionTakenOver
+                                | ReasonCode::KeepAliveTimeout
+                                | ReasonCode::ServerShuttingDown
+                        )
+                    {
                         return Err(format!("client {} sent away with {reason:?}", self.index));
                     }
                 }
@@ -502,7 +509,8 @@ impl Polite {
         let refusal = if is_v5 { ReasonCode::QuotaExceeded } else { ReasonCode::UnspecifiedError };
         for (index, code) in self.requests.remove(&tag).unwrap_or_default().into_iter().zip(codes) {
             let subscription = &mut world.oracle.subscriptions[index];
-            if *code == refusal && world.swarm.pressure {
+            let has_failed = *code == ReasonCode::ImplementationSpecificError && world.swarm.disk_refuses();
+            if has_failed || (*code == refusal && (world.swarm.pressure || world.swarm.disk_refuses())) {
                 // Short of memory: it is not subscribed to anything new.
                 continue;
             }
@@ -524,6 +532,11 @@ impl Polite {
         let mut expected = self.expected_session(world);
         if self.profile.version == Version::V310 && expected == Expected::Either {
             // CONNACK has no such flag there.
+            expected = Expected::Unclear;
+        }
+        let is_clean = self.attempts.last().is_some_and(|attempt| attempt.clean_start);
+        if world.may_fail_disk() && !world.crashes.is_empty() && !is_clean {
+            // A log that has failed did not keep what became of the session.
             expected = Expected::Unclear;
         }
         if expected == Expected::Either && session_present && self.has_forgotten() {
@@ -598,9 +611,11 @@ impl Polite {
             }
             let Some(ended) = ended else { return Some(true) };
             let deadline = ended + u64::from(expiry) * 1000;
+            // Of who was connected at a crash the clock begins anew.
+            let latest = world.clock_ms(ended) + u64::from(expiry) * 1000;
             if at + SLACK_MS + LINGER_MS < deadline {
                 Some(true)
-            } else if at > deadline + SLACK_MS {
+            } else if at > latest + SLACK_MS {
                 Some(false)
             } else {
                 None

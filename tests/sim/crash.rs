@@ -1,0 +1,162 @@
+//! The process dies and starts again: shards, sockets and mailboxes are gone, what is on disk is not.
+
+use crate::disk::{CrashPlan, Drive, Moment};
+use crate::mailbox::Mailboxes;
+use crate::world::{Event, World};
+use quelea::base::{HashKey, ShardId};
+use quelea::log::{Health, Recovery};
+use quelea::shard::Shard;
+
+/// One end of the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crash {
+    pub(crate) at_ms: u64,
+    pub(crate) step: u64,
+    /// When listeners opened again.
+    pub(crate) ready_ms: Option<u64>,
+}
+
+impl World {
+    /// The process dies if it was to die at this moment. Gives whether it does.
+    pub(crate) fn aim(&mut self, shard: usize, number: u64, moment: Moment) -> bool {
+        if self.is_healing || !self.is_busy {
+            return false;
+        }
+        let shards = self.shards.len();
+        let Some(faults) = &mut self.swarm.disk else { return false };
+        let is_it = |plan: &CrashPlan| match plan {
+            CrashPlan::Operation { shard: of, number: at, moment: when } => {
+                (usize::from(*of) % shards, *at, *when) == (shard, number, moment)
+            }
+            CrashPlan::At(_) => false,
+        };
+        let Some(found) = faults.crashes.iter().position(is_it) else { return false };
+        faults.crashes.swap_remove(found);
+        if moment == Moment::Told {
+            let wait = self.disk_rng.below(4);
+            self.after(wait, Event::Crash);
+        } else {
+            self.is_dying = true;
+        }
+        true
+    }
+
+    /// Crashes that come by the clock, and disks that fail.
+    pub(crate) fn plan_crashes(&mut self) {
+        self.is_busy = true;
+        let Some(faults) = self.swarm.disk.clone() else { return };
+        for plan in &faults.crashes {
+            if let CrashPlan::At(ms) = plan {
+                self.after(*ms, Event::Crash);
+            }
+        }
+        if faults.fills {
+            self.after(2_000, Event::Space(true));
+        }
+        if faults.watermark {
+            self.after(2_500, Event::Watermark(true));
+        }
+        self.plan_failure();
+    }
+
+    pub(crate) fn on_crash(&mut self) {
+        if !self.is_healing {
+            let cuts_power = self.swarm.disk.as_ref().is_some_and(|faults| faults.cuts_power);
+            self.crash(cuts_power);
+        }
+    }
+
+    /// Everything that is not on disk is gone.
+    pub(crate) fn crash(&mut self, cuts_power: bool) {
+        self.is_dying = false;
+        self.note(format_args!("crash, power cut {cuts_power}"));
+        self.crashes.push(Crash { at_ms: self.now_ms(), step: self.step, ready_ms: None });
+        self.oracle.crashes += 1;
+        self.crash_disks(cuts_power);
+        self.forget_events(Event::is_of_process);
+        let count = self.swarm.shards;
+        let (options, key, now) = (&self.swarm.options, self.key, self.now);
+        self.shards =
+            (0..count).map(|id| Shard::new(options.clone(), ShardId(id), count, key, now)).collect();
+        self.mailboxes = Mailboxes::new(self.shards.len());
+        self.reset_turns();
+        self.crash_network();
+        self.is_serving = false;
+        let down = *self.disk_rng.pick(&[0, 20, 300, 4_000]);
+        let down = self.disk_rng.between(0, down);
+        self.after(down, Event::Restart);
+    }
+
+    /// The process starts: logs are read, and filters are told to the other shards.
+    pub(crate) fn restart(&mut self) {
+        self.note(format_args!("restart"));
+        let starts = self.crashes.len() as u64;
+        for shard in 0..self.shards.len() {
+            let recovery = Recovery::new(
+                self.swarm.options.log.clone(),
+                HashKey { k0: self.key.k0 ^ starts, k1: self.key.k1 ^ shard as u64 },
+                &self.drives[shard].files(),
+            );
+            match recover(recovery, &mut self.drives[shard]) {
+                Ok(recovered) => {
+                    let damage = &recovered.report.damage;
+                    if !damage.is_empty() {
+                        return self.fail(format!("shard {shard}: {damage:?}"));
+                    }
+                    let now = self.now;
+                    self.shards[shard].handle_recovered(now, recovered);
+                    self.wake(shard);
+                }
+                Err(error) => return self.fail(format!("shard {shard}: {error}")),
+            }
+        }
+    }
+
+    /// Listeners open when all shards are ready.
+    pub(crate) fn serve(&mut self) {
+        let has_logs = self.shards.iter().all(|shard| shard.log().is_some());
+        if self.is_serving || !has_logs || !self.shards.iter().all(Shard::is_ready) {
+            return;
+        }
+        self.note(format_args!("ready"));
+        self.is_serving = true;
+        let now = self.now;
+        for shard in 0..self.shards.len() {
+            self.shards[shard].handle_ready(now);
+            self.wake(shard);
+        }
+        if let Some(last) = self.crashes.last_mut() {
+            last.ready_ms = Some(now.mono.0);
+        }
+    }
+
+    /// Sound disks; who runs a broker whose log has failed starts it again.
+    pub(crate) fn heal_disks(&mut self) {
+        self.drives.iter_mut().for_each(Drive::heal);
+        if let Some(faults) = &mut self.swarm.disk {
+            faults.delay_ms_max = faults.delay_ms_max.min(2);
+        }
+        if self.shards.iter().any(|shard| shard.log_health() == Some(Health::Poisoned)) {
+            self.crash(false);
+        }
+    }
+
+    /// Whether the process has died between these times, both included.
+    pub(crate) fn crashes_between(&self, from_ms: u64, to_ms: u64) -> usize {
+        self.crashes.iter().filter(|crash| (from_ms..=to_ms).contains(&crash.at_ms)).count()
+    }
+
+    /// When clocks of sessions that began to run at `from_ms` may have begun to run anew for the last time.
+    pub(crate) fn clock_ms(&self, from_ms: u64) -> u64 {
+        let ready =
+            self.crashes.iter().filter(|crash| crash.at_ms >= from_ms).filter_map(|crash| crash.ready_ms);
+        ready.max().unwrap_or(from_ms)
+    }
+}
+
+fn recover(mut recovery: Recovery, drive: &mut Drive) -> Result<quelea::log::Recovered, String> {
+    while let Some(operation) = recovery.poll_output() {
+        recovery.handle_disk(drive.carry_out(&operation)).map_err(|error| error.to_string())?;
+    }
+    Ok(recovery.finish())
+}
