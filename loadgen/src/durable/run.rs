@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Before a connection that failed is tried again.
 const AGAIN: u64 = 20 * MILLISECOND;
+/// Clients that find out whether a broker that was killed is back.
+const SCOUTS: u32 = 8;
 /// What is not done every turn.
 const TICK: u64 = 5 * MILLISECOND;
 /// So long a client that said DISCONNECT waits for the broker to close.
@@ -305,8 +307,8 @@ impl Run {
             let (_, slot) = self.again.pop_front().expect("there is a first");
             self.queue.push_back(slot);
         }
-        // Whether the broker is back, one finds out for all.
-        let most = if self.is_down { 1 } else { self.in_transit_max };
+        // Whether the broker is back, a few find out for all; one alone may wait for a second, if it knocks when nobody listens yet.
+        let most = if self.is_down { SCOUTS.min(self.in_transit_max) } else { self.in_transit_max };
         while self.in_transit < most {
             let Some(slot) = self.queue.pop_front() else { break };
             let seat = self.seats[slot as usize];
