@@ -341,6 +341,12 @@ impl Log {
         self.index.streams.iter().map(|(id, stream)| (id, stream.kind, stream.vhost))
     }
 
+    /// Whether something is settled or released that is not written yet: [`flush`](Self::flush) writes it.
+    #[must_use]
+    pub fn has_lazy(&self) -> bool {
+        !self.acks.is_empty() || !self.forgets.is_empty()
+    }
+
     /// Whether some message expires. Visits them all.
     #[must_use]
     pub fn has_expiring(&self) -> bool {

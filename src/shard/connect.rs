@@ -177,8 +177,11 @@ impl Shard {
         self.equip(slot, session, terms);
         self.established += 1;
         self.counters.connected += 1;
-        if let Err(refused) = self.keep_session(session) {
-            return self.refuse_session(slot, session, session_present, refused);
+        match self.keep_session(session) {
+            Ok(()) => {}
+            // What is on disk is served, also when nothing can be added to it.
+            Err(Refused::Poisoned) if session_present => {}
+            Err(refused) => return self.refuse_session(slot, session, session_present, refused),
         }
         self.answer_connect(slot, terms, session_present, assigned.as_deref());
         // Who has nothing on disk, and had nothing, does not wait for it.

@@ -301,9 +301,8 @@ impl Shard {
     }
 
     pub(super) fn on_settled(&mut self, group: GroupRef) {
-        if self.is_same_group(group)
-            && let Some(found) = self.groups.get_mut(group.slot)
-        {
+        let slot = self.slot_of(group);
+        if let Some(found) = slot.and_then(|slot| self.groups.get_mut(slot)) {
             found.settled(member_id(group.member));
         }
     }
@@ -345,9 +344,7 @@ impl Shard {
 
     /// A member's session ended before it acknowledged. Whoever waits until the message is kept hears of it.
     pub(super) fn on_return(&mut self, group: GroupRef, message: Arc<Message>, gather: Option<GatherRef>) {
-        let slot =
-            if self.is_same_group(group) { Some(group.slot) } else { self.groups.find_hash(group.hash) };
-        let Some(slot) = slot else {
+        let Some(slot) = self.slot_of(group) else {
             // Nobody is left in it.
             if let Some(gather) = gather {
                 self.gathered(gather, Outcome::default());
@@ -367,10 +364,12 @@ impl Shard {
         self.keep_for(answers, &mut routing, outcome);
     }
 
-    /// Whether the slot still holds the group the reference was made for.
-    fn is_same_group(&self, group: GroupRef) -> bool {
-        self.groups
-            .name(group.slot)
-            .is_some_and(|(vhost, name, filter)| group_hash(self.topics, vhost, name, filter) == group.hash)
+    /// Where the group is now: what was read back from disk does not know, and a slot may be another group's by now.
+    fn slot_of(&self, group: GroupRef) -> Option<u32> {
+        let is_it = |(vhost, name, filter)| group_hash(self.topics, vhost, name, filter) == group.hash;
+        if self.groups.name(group.slot).is_some_and(is_it) {
+            return Some(group.slot);
+        }
+        self.groups.find_hash(group.hash)
     }
 }

@@ -319,6 +319,8 @@ impl Shard {
         if durable.log.health() == Health::Full {
             durable.log.retry();
         }
+        // What clients have acknowledged is written with what comes next, but does not wait for long.
+        let _ = durable.log.flush();
         if durable.has_expiring {
             // Nothing is left to look at.
             durable.has_expiring = durable.log.message_count() > 0;
@@ -334,8 +336,10 @@ impl Shard {
         let durable = self.durable.as_ref()?;
         let sync = (durable.sync == SyncMode::Interval && durable.synced != durable.log.last())
             .then(|| durable.synced_at.plus_ms(self.options.log_sync_interval_ms));
-        let has_upkeep =
-            durable.has_expiring || !durable.unrecorded.is_empty() || durable.log.health() == Health::Full;
+        let has_upkeep = durable.has_expiring
+            || (durable.log.has_lazy() && !durable.is_failed)
+            || !durable.unrecorded.is_empty()
+            || durable.log.health() == Health::Full;
         let upkeep = has_upkeep.then(|| durable.upkept_at.plus_ms(UPKEEP_EVERY_MS));
         [sync, upkeep].into_iter().flatten().min()
     }

@@ -74,7 +74,8 @@ impl Shard {
     /// Holds back CONNACK until the session is on disk.
     pub(in crate::shard) fn hold_connack(&mut self, connection: ConnectionId) {
         let sequence = self.last_commit();
-        if self.durable.as_ref().is_some_and(|durable| sequence > durable.log.committed()) {
+        let is_held = |durable: &super::Durable| !durable.is_failed && sequence > durable.log.committed();
+        if self.durable.as_ref().is_some_and(|durable| is_held(durable)) {
             self.links.hold_back(connection.slot);
             self.after_commit(sequence, Wait::Connack(connection));
         }

@@ -451,3 +451,64 @@ fn a_qos_2_publish_is_one_commit_where_all_its_targets_are() {
     world.settle();
     assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
 }
+
+#[test]
+fn acknowledgements_of_clients_are_on_disk_within_a_second_or_so() {
+    let options = options();
+    let mut world = World::durable(1, &options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
+    world.take(subscriber);
+    world.ack(subscriber, AckKind::PubAck, 1);
+    world.advance(2_100);
+    assert_eq!(
+        world.shards[0].next_deadline().filter(|at| at.0 < world.now.mono.0 + 1_000),
+        None,
+        "then it rests"
+    );
+    world.crash(&options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+    world.settle();
+    assert!(world.take(subscriber).is_empty());
+}
+
+#[test]
+fn a_failed_log_still_serves_what_is_on_it() {
+    let mut world = World::durable(1, &options());
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    world.drop_connection(subscriber);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
+    world.disks[0].disk.sync_error = Some(DiskError::Failed);
+    world.publish(publisher, "t", "2", QoS::AtLeastOnce, 2, false);
+    assert_eq!(world.take(publisher), ["PUBACK 1 Success", "PUBACK 2 ImplementationSpecificError"]);
+    let (subscriber, is_present) = world.connect_durable(0, "subscriber", false);
+    world.settle();
+    assert!(is_present);
+    assert_eq!(world.take(subscriber), ["PUBLISH t 1 q1 id=1"]);
+    world.ack(subscriber, AckKind::PubAck, 1);
+    let mut connect = Connect::new(Version::V5, "new", true, 0);
+    connect.session_expiry = Some(60);
+    let new = world.connect_with(0, &connect);
+    assert_eq!(world.take(new), ["CONNACK ImplementationSpecificError false"]);
+}
+
+#[test]
+fn deliveries_that_were_read_back_count_for_their_group() {
+    let mut world = World::durable(2, &options());
+    let (one, _) = world.connect_durable(0, "one", true);
+    world.subscribe(one, "$share/g/t", QoS::AtLeastOnce);
+    world.drop_connection(one);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
+    let (one, _) = world.connect_durable(0, "one", false);
+    world.settle();
+    assert_eq!(world.take(one), ["PUBLISH t 1 q1 id=1"]);
+    let assigned = |world: &World| world.shards.iter().map(|shard| shard.shared_view().assigned).sum::<u64>();
+    assert_eq!(assigned(&world), 1);
+    world.ack(one, AckKind::PubAck, 1);
+    assert_eq!(assigned(&world), 0);
+}
