@@ -204,20 +204,25 @@ mod tests {
         let mut ring = NetRing::new(options, buffers).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket2::SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // Small segments: a window far below loopback's own would be told the sender by timers only.
+        let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        client.set_tcp_mss(536).unwrap();
+        client.connect(&listener.local_addr().unwrap().into()).unwrap();
+        let client = TcpStream::from(client);
         socket2::SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
         ring.accept(0, &listener);
         let Completion::Accepted { descriptor, .. } = next(&mut ring) else { panic!("accepted") };
         let connection = ConnectionId { slot: 0, generation: 0 };
         let mut buffer = Box::<OutBuffer>::default();
-        buffer.bytes_mut().resize(512 << 10, 1);
+        // With MSG_WAITALL there is a worker after 4 MB.
+        buffer.bytes_mut().resize(6 << 20, 1);
         ring.send(connection, descriptor, buffer);
         client.set_nonblocking(true).unwrap();
         let (mut read, mut completions) = (0, Vec::new());
         while ring.sends() > 0 {
             ring.wait(Some(Duration::from_millis(1))).unwrap();
             ring.reap(&mut completions);
-            let mut piece = [0; 2048];
+            let mut piece = [0; 8192];
             read += std::io::Read::read(&mut &client, &mut piece).unwrap_or(0);
             assert!(!has_worker(), "after {read} bytes");
         }
