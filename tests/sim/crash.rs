@@ -6,6 +6,7 @@ use crate::world::{Event, World};
 use quelea::base::{HashKey, ShardId};
 use quelea::log::{Health, Recovery};
 use quelea::shard::Shard;
+use std::collections::BTreeMap;
 
 /// One end of the process.
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +152,70 @@ impl World {
         let ready =
             self.crashes.iter().filter(|crash| crash.at_ms >= from_ms).filter_map(|crash| crash.ready_ms);
         ready.max().unwrap_or(from_ms)
+    }
+}
+
+impl World {
+    /// A restart while nothing is going on changes nothing that is on disk.
+    pub(crate) fn restart_quietly(&mut self) -> Result<(), String> {
+        if self.swarm.disk.is_none() || self.may_fail_disk() {
+            return Ok(());
+        }
+        let before = self.kept();
+        let cuts_power = self.swarm.disk.as_ref().is_some_and(|faults| faults.cuts_power);
+        self.crash(cuts_power);
+        self.wait("the shards are ready again", |world| world.is_serving)?;
+        let after = self.kept();
+        if before != after {
+            return Err(format!("on disk was {before:?}, and is {after:?} after a quiet restart"));
+        }
+        self.wait("everything settles after a quiet restart", Self::is_settled)?;
+        // Wills of those who were connected fire.
+        self.run(20_000, |_| false)?;
+        self.wait("everything stays settled after a quiet restart", Self::is_settled)?;
+        self.judge()
+    }
+
+    /// Sessions that outlive their connection, with what they subscribe to and what waits for them; and what is retained.
+    ///
+    /// Not what waits: acknowledgements of it go to disk with what comes next.
+    fn kept(&self) -> (BTreeMap<String, (u32, u32, u32)>, u64) {
+        let views = self.shards.iter().flat_map(Shard::session_views);
+        let kept = views.filter(|view| view.expiry_secs > 0).map(|view| {
+            let (qos0, more) = (view.qos0_subscriptions, view.acked_subscriptions);
+            (view.client_id, (view.expiry_secs, qos0, more))
+        });
+        (kept.collect(), self.shards.iter().map(Shard::retained_count).sum())
+    }
+
+    /// Everybody has gone and nothing is retained: then nothing is on disk, and a start finds nothing.
+    pub(crate) fn check_logs_are_empty(&mut self) -> Result<(), String> {
+        // Limits and a disk that refuses keep what is retained from being cleared.
+        if self.swarm.disk.is_none() || self.swarm.ends_by_shutdown || self.may_keep_some() {
+            return Ok(());
+        }
+        self.check_logs("at the end")?;
+        self.crash(false);
+        self.wait("the shards are ready for the last time", |world| world.is_serving)?;
+        self.check_logs("after the last start")
+    }
+
+    fn may_keep_some(&self) -> bool {
+        self.swarm.has_queue_limits() || self.drops_qos0() || self.swarm.disk_refuses()
+    }
+
+    fn check_logs(&self, when: &str) -> Result<(), String> {
+        for (index, shard) in self.shards.iter().enumerate() {
+            let log = shard.log().expect("there are disks");
+            // Not origins: those of a publisher whose session ended between PUBLISH and PUBREL stay.
+            let left = (log.streams().count(), log.state_count(), log.message_count());
+            if left != (0, 0, 0) {
+                return Err(format!(
+                    "{when} the log of shard {index} has streams, states, messages {left:?}"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -24,8 +24,10 @@ pub(crate) fn run(seed: u64, swarm: Swarm, is_printed: bool) -> Result<u64, Stri
     world.be_busy()?;
     world.heal()?;
     world.judge()?;
+    world.restart_quietly()?;
     world.check_retained(seed)?;
     world.end()?;
+    world.check_logs_are_empty()?;
     Ok(world.trace.hash())
 }
 
@@ -117,7 +119,7 @@ impl World {
         Err(format!("it does not happen that {what}: {}", self.describe()))
     }
 
-    fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let done = |client: &Option<Client>| match client {
             Some(Client::Polite(polite)) if polite.is_finished => polite.socket.is_none(),
             Some(Client::Polite(polite)) => polite.phase == Phase::Up && polite.machine.is_idle(),
