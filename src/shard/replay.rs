@@ -12,7 +12,6 @@
 
 use super::Shard;
 use super::connection::Links;
-use super::durable::GatherRef;
 use super::peer::{PeerMessage, Scan};
 use super::routing::{Routing, Target};
 use crate::base::topic::{has_wildcard, matches};
@@ -20,7 +19,6 @@ use crate::base::{Message, QoS, SessionId, ShardId, VhostId};
 use crate::queue::{GroupRef, Identifiers};
 use crate::route::Subscriber;
 use crate::route::retained::Cursor;
-use crate::session::Outcome;
 use hashbrown::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -63,8 +61,6 @@ struct Parked {
     target: Target,
     message: Arc<Message>,
     group: Option<GroupRef>,
-    /// Told when it is on disk.
-    gather: Option<GatherRef>,
 }
 
 /// A question that waits for retained messages still on their way here.
@@ -259,11 +255,8 @@ impl Shard {
         }
         let Some(parking) = extra.parking.take() else { return };
         entry.drop_empty_extra();
-        for Parked { target, message, group, gather } in parking.parked {
+        for Parked { target, message, group } in parking.parked {
             if self.sessions.get_mut(session).is_none() {
-                if let Some(gather) = gather {
-                    self.gathered(gather, Outcome::default());
-                }
                 continue;
             }
             self.scratch.encoded.v3.clear();
@@ -276,7 +269,8 @@ impl Shard {
             if outcome.is_refusal() {
                 self.settle_group(group);
             }
-            self.keep_for(gather, &mut routing, outcome);
+            // Its session may be on disk by now.
+            self.keep_for(None, &mut routing, outcome);
         }
     }
 
@@ -303,33 +297,31 @@ impl Shard {
         routing: &mut Routing<'_>,
         group: Option<GroupRef>,
     ) -> bool {
-        let Some(extra) = self.sessions.at(session).and_then(|entry| entry.extra.as_ref()) else {
-            return false;
-        };
+        let Some(entry) = self.sessions.at(session) else { return false };
+        // What is kept on disk is one record of its shard, under one origin, and never waits in memory.
+        let is_kept = target.qos > QoS::AtMostOnce && entry.durable.is_some();
+        let Some(extra) = entry.extra.as_ref() else { return false };
         let message = routing.message;
-        let mut parks =
-            extra.parking.as_ref().is_some_and(|parking| parking.topics.contains(&routing.topic_hash));
+        let mut parks = !is_kept
+            && extra.parking.as_ref().is_some_and(|parking| parking.topics.contains(&routing.topic_hash));
         for slot in &extra.replays {
             let Some(replay) = self.replays.at_mut(*slot) else { continue };
             if replay.what.vhost != message.head.vhost || !matches(&replay.what.filter, message.topic) {
                 continue;
             }
             if message.head.retain {
-                if replay.noted.len() < self.options.budgets.replay_noted_max {
+                if is_kept || replay.noted.len() < self.options.budgets.replay_noted_max {
                     replay.noted.insert(routing.topic_hash);
                 } else {
                     replay.parking |= !replay.noted.contains(&routing.topic_hash);
                 }
             }
-            parks |= replay.parking;
+            parks |= replay.parking && !is_kept;
         }
         if parks && let Some(entry) = self.sessions.at_mut(session) {
             let parking = entry.extra().parking.get_or_insert_default();
             parking.topics.insert(routing.topic_hash);
-            let is_kept = target.qos > QoS::AtMostOnce && entry.durable.is_some();
-            let message = routing.share();
-            let gather = if is_kept { self.gather_for(routing) } else { None };
-            let parked = Parked { target: target.clone(), message, group, gather };
+            let parked = Parked { target: target.clone(), message: routing.share(), group };
             if let Some(parking) =
                 self.sessions.at_mut(session).and_then(|entry| entry.extra().parking.as_mut())
             {
@@ -356,12 +348,9 @@ impl Shard {
                 self.replays.remove(slot, generation);
             }
         }
-        for Parked { message, group, gather, .. } in parking.map(|parking| parking.parked).unwrap_or_default()
-        {
-            match (group, gather) {
-                (Some(group), gather) => self.return_to_group(group, message, gather),
-                (None, Some(gather)) => self.gathered(gather, Outcome::default()),
-                (None, None) => {}
+        for Parked { message, group, .. } in parking.map(|parking| parking.parked).unwrap_or_default() {
+            if let Some(group) = group {
+                self.return_to_group(group, message, None);
             }
         }
     }

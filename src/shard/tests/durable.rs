@@ -227,6 +227,25 @@ fn what_waits_before_a_delivery_that_had_begun_is_not_passed_over() {
 }
 
 #[test]
+fn what_is_kept_does_not_wait_for_a_replay() {
+    let mut options = options();
+    options.session.prefetch = 1;
+    let budgets = &mut options.budgets;
+    (budgets.replay_noted_max, budgets.replay_queue_high, budgets.replay_batch) = (0, 1, 1);
+    let mut world = World::durable(1, &options);
+    let (publisher, _) = world.connect_durable(0, "publisher", true);
+    for n in 1..=5 {
+        world.publish(publisher, &format!("t/{n}"), "old", QoS::AtLeastOnce, n, true);
+    }
+    assert_eq!(world.take(publisher).len(), 5);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    let got = world.subscribe(subscriber, "t/#", QoS::ExactlyOnce);
+    assert!(got.len() < 5, "the replay waits for acknowledgements: {got:?}");
+    world.publish(publisher, "t/1", "new", QoS::ExactlyOnce, 6, true);
+    assert_eq!(world.take(publisher), ["PUBREC 6 Success"]);
+}
+
+#[test]
 fn a_qos_2_publish_that_is_repeated_after_a_crash_is_taken_once() {
     for shards in [1, 2, 3] {
         let options = options();
