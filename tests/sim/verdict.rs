@@ -303,6 +303,8 @@ impl World {
             return Fate::Never;
         };
         match attempt.end {
+            // A publish before DISCONNECT that the disk refuses has closed the connection.
+            End::Goodbye { with_will: false } if self.swarm.disk_refuses() => return Fate::May,
             End::Goodbye { with_will: false } if socket.was_ended_by_client => return Fate::Never,
             End::Goodbye { .. } if !socket.was_ended_by_client || attempt.expiry_secs.is_none() => {
                 return Fate::May;
