@@ -1,5 +1,6 @@
 //! Listening sockets: one a shard and address, sharing the port, with the options that accepted sockets inherit.
 
+use super::clock;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,6 +12,11 @@ const BACKLOG: i32 = 4096;
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(300);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_PROBES: u32 = 5;
+
+/// How long a port may be taken: the kernel closes the rings of a process that was killed, and with them its listeners, only
+/// after it has said that the process is gone.
+const TAKEN_MS: u64 = 1_000;
+const RETRY: Duration = Duration::from_millis(10);
 
 /// The key of the listeners for plain MQTT.
 pub const MQTT_KEY: &str = "mqtt.listeners.tcp.<name>";
@@ -57,7 +63,7 @@ pub fn bind(
         if sockets.is_empty() {
             // Without SO_REUSEPORT, which would let two brokers of one user share the port in silence. The first socket
             // allows sharing once the port is its own.
-            socket.bind(&bound.into()).map_err(unbound)?;
+            bind_alone(&socket, bound).map_err(unbound)?;
             socket.set_reuse_port(true).map_err(unbound)?;
             let local = socket.local_addr().map_err(unbound)?;
             bound = local.as_socket().expect("bound to an internet address");
@@ -68,6 +74,19 @@ pub fn bind(
         sockets.push(TcpListener::from(socket));
     }
     Ok((sockets, bound))
+}
+
+/// Binds, and if the port is taken tries again for a while.
+fn bind_alone(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    let deadline = clock::now().mono.plus_ms(TAKEN_MS);
+    loop {
+        match socket.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::now().mono < deadline => {
+                std::thread::park_timeout(RETRY);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Starts listening.

@@ -44,6 +44,10 @@ impl Logs {
     ) -> Result<Self> {
         warn_of_memory(data_dir);
         let mut layout = Layout::open(data_dir, shards)?;
+        for shard in 0..layout.shards() {
+            let volume = layout.volume(ShardId(shard));
+            volume.await_quiet().with_context(|| volume.folder().display().to_string())?;
+        }
         if layout.shards() != shards {
             layout = rehome::rehome(data_dir, &layout, Plan { key, tags, shards, options })?;
         }

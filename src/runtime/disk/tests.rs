@@ -301,3 +301,20 @@ fn a_file_system_without_direct_io_is_gone_through_its_cache() {
     assert!(!is_direct);
     assert!(volume::open_direct(&mut options, Path::new("/nonexistent")).is_err());
 }
+
+#[test]
+fn what_is_under_way_is_waited_for() {
+    let scratch = Scratch::new("disk-quiet");
+    let volume = Volume::new(scratch.path().to_owned());
+    fs::write(scratch.path().join("00000.log"), [0; 4096]).unwrap();
+    let (held, _) = volume.open(crate::log::SegmentId(0)).unwrap();
+    let (done, is_quiet) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        volume.await_quiet().unwrap();
+        done.send(()).unwrap();
+    });
+    assert!(is_quiet.recv_timeout(Duration::from_millis(100)).is_err(), "the file is in use");
+    drop(held);
+    assert!(is_quiet.recv_timeout(Duration::from_secs(10)).is_ok());
+    waiting.join().unwrap();
+}

@@ -71,13 +71,26 @@ impl Volume {
         Ok(segments)
     }
 
-    /// Opens a segment to read and write past the page cache, or through it if the file system cannot do without: then the second
+    /// Waits until nothing is under way to these files any more. Of a process that was killed the kernel carries out what it had
+    /// begun, and keeps the file open, and so locked, until it is done; whoever reads before may miss it, and whoever writes may
+    /// be written over.
+    ///
+    /// # Errors
+    /// If the folder or a file in it cannot be read.
+    pub fn await_quiet(&self) -> io::Result<()> {
+        self.list()?.into_iter().try_for_each(|(segment, _)| File::open(self.path(segment))?.lock())
+    }
+
+    /// Opens and locks a segment to read and write past the page cache, or through it if the file system cannot do without: then the second
     /// value is `false`.
     ///
     /// # Errors
     /// If there is no such file, or it is not to be opened.
     pub(super) fn open(&self, segment: SegmentId) -> io::Result<(File, bool)> {
-        open_direct(OpenOptions::new().read(true).write(true), &self.path(segment))
+        let opened = open_direct(OpenOptions::new().read(true).write(true), &self.path(segment))?;
+        // The folder is this process's anyway: the lock is for the next one, see `await_quiet`.
+        let _ = opened.0.try_lock();
+        Ok(opened)
     }
 }
 
