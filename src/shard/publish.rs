@@ -205,7 +205,8 @@ impl Shard {
             incoming.unacknowledged = incoming.unacknowledged.saturating_sub(1);
             incoming.received.contains(ack.packet_id)
         });
-        if known && self.release(slot, session, ack.packet_id) {
+        // Not known here, it may be known to the targets: a crash may have come between our commit and theirs.
+        if self.release(slot, session, ack.packet_id, known) {
             return;
         }
         let incoming = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut());

@@ -17,7 +17,12 @@ pub(in crate::shard) struct Completing {
     connection: ConnectionId,
     packet_id: PacketId,
     missing: u32,
+    /// The identifier was in use.
+    known: bool,
 }
+
+/// PUBRELs of identifiers that are not in use that wait for the disks of all shards; more are answered at once.
+const UNKNOWN_MAX: usize = 4096;
 
 impl Shard {
     /// The origin of a publish: of a session that outlives its connection, with QoS 2.
@@ -101,7 +106,16 @@ impl Shard {
     }
 
     /// PUBREL of a session on disk: has the identifier and its origins forgotten. `false` if PUBCOMP need not wait.
-    pub(in crate::shard) fn release(&mut self, slot: u32, session: u32, packet_id: PacketId) -> bool {
+    pub(in crate::shard) fn release(
+        &mut self,
+        slot: u32,
+        session: u32,
+        packet_id: PacketId,
+        known: bool,
+    ) -> bool {
+        if !known && self.completing.len() >= UNKNOWN_MAX {
+            return false;
+        }
         let Some(origin) = self.origin(session, packet_id, QoS::ExactlyOnce) else { return false };
         let (Some(id), Some(connection)) = (self.sessions.id_at(session), self.links.id_at(slot)) else {
             return false;
@@ -113,7 +127,7 @@ impl Shard {
         self.clear_state(state);
         let others: Vec<ShardId> = self.mesh.others().collect();
         let missing = 1 + u32::try_from(others.len()).expect("shards are u16");
-        let token = self.completing.insert(Completing { session: id, connection, packet_id, missing });
+        let token = self.completing.insert(Completing { session: id, connection, packet_id, missing, known });
         for shard in others {
             self.mesh.to(shard).push(PeerMessage::Forget { origin, token });
         }
@@ -155,7 +169,7 @@ impl Shard {
         let is_there =
             entry.connection() == Some(done.connection.slot) && self.links.get(done.connection).is_some();
         if is_there {
-            self.send_pubcomp(done.connection.slot, done.packet_id, true);
+            self.send_pubcomp(done.connection.slot, done.packet_id, done.known);
         }
     }
 

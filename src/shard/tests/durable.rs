@@ -272,6 +272,34 @@ fn a_qos_2_publish_that_is_repeated_after_a_crash_is_taken_once() {
     }
 }
 
+/// The power is cut when some shards have forgotten a released publish, and others have not: the client's next PUBREL has it forgotten by
+/// all, so that the identifier can be used for another message.
+#[test]
+fn a_release_that_a_crash_has_halved_is_finished() {
+    for (slow, publisher_id) in (0..3).flat_map(|slow| ["a", "b", "c", "d"].map(|id| (slow, id))) {
+        let options = options();
+        let mut world = World::durable(3, &options);
+        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+        world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+        world.drop_connection(subscriber);
+        let (publisher, _) = world.connect_durable(0, publisher_id, true);
+        world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+        assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
+        world.disks[slow].is_held = true;
+        world.ack(publisher, AckKind::PubRel, 1);
+        world.crash(&options);
+        let (publisher, _) = world.connect_durable(0, publisher_id, false);
+        world.ack(publisher, AckKind::PubRel, 1);
+        let answer = world.take(publisher);
+        assert!(answer.len() == 1 && answer[0].starts_with("PUBCOMP 1 "), "{answer:?}");
+        world.publish(publisher, "t", "2", QoS::ExactlyOnce, 1, false);
+        assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
+        let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+        world.settle();
+        assert_eq!(world.take(subscriber), ["PUBLISH t 1 q2 id=1", "PUBLISH t 2 q2 id=2"]);
+    }
+}
+
 #[test]
 fn a_repetition_waits_for_the_first_copys_targets() {
     let mut world = World::durable(2, &options());
