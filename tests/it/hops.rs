@@ -14,7 +14,7 @@ use crate::wire::{Wire, connect_with, packet, subscribe, text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const SHARDS: u16 = 4;
 const CLIENTS: usize = 32;
@@ -25,6 +25,11 @@ const PUBLISHERS: usize = 2;
 const MESSAGES: usize = 60;
 /// Connections of a client, at least; more while messages flow.
 const HOPS_MIN: usize = 12;
+
+/// What is published when all else has come.
+const LAST: &str = "last";
+/// How long a client waits for one packet more before it leaves.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 const PUBACK: u8 = 0x40;
 const PUBREC: u8 = 0x50;
@@ -189,12 +194,15 @@ impl Client {
             1 => usize::MAX,
             _ => 1 + self.draw(12),
         };
+        let mut has_pong = false;
         for _ in 0..stay {
-            // A connection that was left before its CONNACK may come in later than this one and take the session over.
-            let Some(first) = self.take(&mut wire) else { break };
-            if first == PINGRESP {
+            // What was read back from the disk comes behind PINGRESP.
+            if has_pong && !wire.hears_within(PATIENCE) {
                 break;
             }
+            // A connection that was left before its CONNACK may come in later than this one and take the session over.
+            let Some(first) = self.take(&mut wire) else { break };
+            has_pong |= first == PINGRESP;
         }
         // Half of them are still open when the next one comes.
         let closes = self.draw(2) == 0;
@@ -210,22 +218,20 @@ impl Client {
         loop {
             assert!(started.elapsed() < DEADLINE, "{} got {:?}", self.number, self.received);
             let mut wire = self.connect();
-            wire.send(&PINGREQ);
-            let mut count = 0;
-            let is_whole = loop {
-                match self.take(&mut wire) {
-                    None => break false,
-                    Some(PINGRESP) => break true,
-                    Some(_) => count += 1,
+            let is_open = loop {
+                if self.received.len() == expected.len() && self.unreleased.is_empty() {
+                    break true;
+                }
+                if self.take(&mut wire).is_none() {
+                    break false;
                 }
             };
-            // CONNACK and nothing else: the session has nothing left to send.
-            let is_quiet = is_whole && count == 1 && self.unreleased.is_empty();
             self.old = Some(wire);
-            if is_quiet && self.received.len() == expected.len() {
+            if is_open {
                 break;
             }
         }
+        self.take_last();
         for (payload, count) in &self.received {
             let message = payload.split_once(':').and_then(|(_, message)| message.parse().ok());
             let qos = qos_of(message.expect("a number"));
@@ -235,6 +241,20 @@ impl Client {
         // With Clean Session: nothing of it stays.
         drop(Wire::connected(self.broker, 4, &format!("hopper-{}", self.number)));
         self.resent
+    }
+
+    /// One message more: whatever the session still had would come before it.
+    fn take_last(&mut self) {
+        let mut publisher = Wire::connected(self.broker, 4, "publisher-last");
+        let body = [&text(&topic(self.number))[..], &[0, 1], LAST.as_bytes()].concat();
+        publisher.send(&packet(0x32, &body));
+        assert_eq!(acknowledged(&mut publisher), PUBACK);
+        while !self.received.contains_key(LAST) {
+            let mut wire = self.connect();
+            while !self.received.contains_key(LAST) && self.take(&mut wire).is_some() {}
+            self.old = Some(wire);
+        }
+        self.received.remove(LAST);
     }
 
     fn connect(&self) -> Wire {
