@@ -25,6 +25,10 @@ pub struct Outcome {
     pub refused_durably: bool,
     /// Because a log has failed.
     pub failed: bool,
+    /// A disk refused it for somebody: it cannot be said to be kept, whoever else has it.
+    pub unkept: bool,
+    /// It was refused, and nobody knows its origin any more.
+    pub forgotten: bool,
 }
 
 impl Outcome {
@@ -39,14 +43,16 @@ impl Outcome {
             kept: self.kept | other.kept,
             refused_durably: self.refused_durably | other.refused_durably,
             failed: self.failed | other.failed,
+            unkept: self.unkept | other.unkept,
+            forgotten: self.forgotten | other.forgotten,
         }
     }
 
-    /// Whether the publisher is told that its message was not taken: a limit or the disk refused it, and nobody it would have
-    /// been kept for has it.
+    /// Whether the publisher is told that its message was not taken: a limit refused it, and nobody it would have been kept for
+    /// has it; or a disk did.
     #[must_use]
     pub fn is_refusal(self) -> bool {
-        (self.refused && !self.taken) || (self.refused_durably && !self.kept)
+        (self.refused && !self.taken) || (self.refused_durably && !self.kept) || self.unkept
     }
 }
 

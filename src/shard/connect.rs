@@ -159,6 +159,9 @@ impl Shard {
         let was_there = self.sessions.find(VHOST, client_id).is_some();
         let existing = self.take_over(client_id, connect.clean_start);
         let session_present = existing.is_some();
+        if let Some(session) = existing {
+            self.publish_overdue_will(session);
+        }
         let session = existing.unwrap_or_else(|| self.new_session(client_id));
         let entry = self.sessions.at_mut(session).expect("found or made above");
         entry.connection = slot;

@@ -31,6 +31,8 @@ const TAKEN: Outcome = Outcome {
     kept: false,
     refused_durably: false,
     failed: false,
+    unkept: false,
+    forgotten: false,
 };
 
 impl Shard {

@@ -249,6 +249,24 @@ impl Shard {
         }
     }
 
+    /// A session goes on: the will of its last connection is published first if it was due. One without a delay waits for its
+    /// timer only after a start, with all the others.
+    pub(super) fn publish_overdue_will(&mut self, session: u32) {
+        let now = self.now.mono;
+        let Some(entry) = self.sessions.at_mut(session).filter(|entry| entry.connection().is_none()) else {
+            return;
+        };
+        let will_at = entry
+            .extra
+            .as_ref()
+            .and_then(|extra| extra.offline)
+            .map_or(Mono::NEVER, |offline| offline.will_at);
+        let will = entry.will.take_if(|will| will.delay_secs == 0 || will_at <= now);
+        if let Some(will) = will {
+            self.publish_will(&will);
+        }
+    }
+
     fn publish_will(&mut self, will: &Will) {
         self.counters.wills += 1;
         let message = will.publish(self.now);

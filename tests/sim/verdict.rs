@@ -278,11 +278,8 @@ impl World {
     /// A will is on disk with its session, if that outlives its connection; that it is gone is there a little later.
     fn fate_with_crash(&self, attempt: &Attempt, fate: Fate) -> Fate {
         let is_kept = attempt.expiry_secs.is_some_and(|expiry| expiry > 0);
-        let ended = self.network.sockets[attempt.socket].server_end;
         match (fate, attempt.end) {
             (Fate::Must, _) if !is_kept => Fate::May,
-            // Not asked yet of connections that the crash itself has ended.
-            (Fate::Must, _) if self.crashes.iter().any(|crash| Some(crash.at_ms) == ended) => Fate::May,
             (Fate::Never, End::Goodbye { .. }) => Fate::May,
             _ => fate,
         }

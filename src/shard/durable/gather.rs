@@ -60,7 +60,7 @@ impl Shard {
         let Some(done) = self.gathers.remove(slot, generation) else { return };
         match done.then {
             Then::Report(from, commit) => self.report(from, commit, done.outcome),
-            Then::Close(stream) if done.outcome.failed => {
+            Then::Close(stream) if done.outcome.unkept => {
                 tracing::warn!(
                     ?stream,
                     "what a session held of shared subscriptions is kept with it: another log failed"

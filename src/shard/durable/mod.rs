@@ -56,6 +56,8 @@ const FAILED: Outcome = Outcome {
     kept: false,
     refused_durably: true,
     failed: true,
+    unkept: true,
+    forgotten: false,
 };
 
 /// What goes on at a commit.
@@ -363,6 +365,6 @@ impl Shard {
             Refused::TooLarge | Refused::NoStream => {}
         }
         let failed = refused == Refused::Poisoned;
-        Outcome { matched: true, refused_durably: true, failed, ..Outcome::default() }
+        Outcome { matched: true, refused_durably: true, unkept: true, failed, ..Outcome::default() }
     }
 }

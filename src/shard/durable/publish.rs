@@ -10,15 +10,21 @@ use crate::log::{Health, Origin, Refused, Sequence, StateId, StateKind};
 use crate::session::{Outcome, Ready};
 use crate::shard::peer::PeerMessage;
 
-/// A PUBCOMP that waits.
+/// An origin that is being forgotten everywhere, and who waits for that.
 #[derive(Debug)]
 pub(in crate::shard) struct Completing {
     session: SessionId,
-    connection: ConnectionId,
     packet_id: PacketId,
     missing: u32,
-    /// The identifier was in use.
-    known: bool,
+    then: Then,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// PUBCOMP leaves. `known`: the identifier was in use.
+    Complete { connection: ConnectionId, known: bool },
+    /// A PUBREC that refuses leaves: the client may use the identifier again from there.
+    Refuse { sequence: u64 },
 }
 
 /// PUBRELs of identifiers that are not in use that wait for the disks of all shards; more are answered at once.
@@ -125,15 +131,19 @@ impl Shard {
         let at = kept.received.iter().position(|(of, _)| *of == packet_id.value());
         let state = at.map(|at| kept.received.swap_remove(at).1);
         self.clear_state(state);
+        self.forget_everywhere(id, origin, packet_id, Then::Complete { connection, known });
+        true
+    }
+
+    fn forget_everywhere(&mut self, session: SessionId, origin: Origin, packet_id: PacketId, then: Then) {
         let others: Vec<ShardId> = self.mesh.others().collect();
         let missing = 1 + u32::try_from(others.len()).expect("shards are u16");
-        let token = self.completing.insert(Completing { session: id, connection, packet_id, missing, known });
+        let token = self.completing.insert(Completing { session, packet_id, missing, then });
         for shard in others {
             self.mesh.to(shard).push(PeerMessage::Forget { origin, token });
         }
         let commit = self.forget_origin(origin);
         self.after_commit(commit, Wait::Complete(token));
-        true
     }
 
     /// An origin is released: gives the commit after which that is safe.
@@ -149,8 +159,9 @@ impl Shard {
             return self.mesh.to(from).push(PeerMessage::Forgotten { token });
         };
         let known = durable.log.forget(origin).unwrap_or(true);
-        let commit =
-            if known { durable.log.flush().unwrap_or(Sequence(u64::MAX)) } else { Sequence::default() };
+        // Forgotten before, it may not be on disk yet.
+        let last = durable.log.last();
+        let commit = if known { durable.log.flush().unwrap_or(Sequence(u64::MAX)) } else { last };
         self.after_commit(commit, Wait::Forgotten(from, token));
     }
 
@@ -163,13 +174,18 @@ impl Shard {
         }
         let Some(done) = self.completing.remove(token.0, token.1) else { return };
         let Some(entry) = self.sessions.get_mut(done.session) else { return };
+        let (connection, known) = match done.then {
+            Then::Complete { connection, known } => (connection, known),
+            Then::Refuse { sequence } => {
+                let forgotten = Outcome { forgotten: true, ..Outcome::default() };
+                return self.settle_ack(done.session, sequence, forgotten);
+            }
+        };
         if let Some(incoming) = &mut entry.incoming {
             incoming.received.remove(done.packet_id);
         }
-        let is_there =
-            entry.connection() == Some(done.connection.slot) && self.links.get(done.connection).is_some();
-        if is_there {
-            self.send_pubcomp(done.connection.slot, done.packet_id, done.known);
+        if entry.connection() == Some(connection.slot) && self.links.get(connection).is_some() {
+            self.send_pubcomp(connection.slot, done.packet_id, known);
         }
     }
 
@@ -189,7 +205,7 @@ impl Shard {
             return;
         };
         if self.is_recorded(session, &ready) {
-            return;
+            return self.forget_refused(session, sequence, &ready);
         }
         let kept = self.keep_received(session, sequence, ready.packet_id);
         let incoming = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut());
@@ -199,6 +215,21 @@ impl Shard {
             Ok(false) => {}
             Err(outcome) => drop(acks.settle(sequence, outcome)),
         }
+    }
+
+    /// A publish is refused that somebody may have kept: before the client hears of it, nobody may take another message with
+    /// its packet identifier for this one.
+    fn forget_refused(&mut self, session: u32, sequence: u64, ready: &Ready) {
+        let is_failed = self.durable.as_ref().is_none_or(|durable| durable.is_failed);
+        if !ready.outcome.is_refusal() || ready.outcome.forgotten || is_failed {
+            return;
+        }
+        let Some(origin) = self.origin(session, ready.packet_id, ready.qos) else { return };
+        let Some(id) = self.sessions.id_at(session) else { return };
+        if let Some(incoming) = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut()) {
+            incoming.acks.wait_for_more(sequence);
+        }
+        self.forget_everywhere(id, origin, ready.packet_id, Then::Refuse { sequence });
     }
 
     /// Whether nothing of this publish has to be kept before it is acknowledged.

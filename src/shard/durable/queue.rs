@@ -64,6 +64,8 @@ pub(in crate::shard) const KEPT: Outcome = Outcome {
     refused_durably: false,
     not_retained: false,
     failed: false,
+    unkept: false,
+    forgotten: false,
 };
 
 impl Shard {

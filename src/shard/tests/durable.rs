@@ -559,3 +559,74 @@ fn deliveries_that_were_read_back_count_for_their_group() {
     world.ack(one, AckKind::PubAck, 1);
     assert_eq!(assigned(&world), 0);
 }
+
+#[test]
+fn a_will_without_delay_is_published_after_a_crash_however_soon_its_client_is_back() {
+    let options = options();
+    let mut world = World::durable(1, &options);
+    let (watcher, _) = world.connect_durable(0, "watcher", true);
+    world.subscribe(watcher, "will", QoS::AtLeastOnce);
+    let mut connect = Connect::new(Version::V5, "", true, 0);
+    connect.session_expiry = Some(60);
+    let names: Vec<String> = (0..50).map(|n| format!("mortal-{n}")).collect();
+    for name in &names {
+        connect.client_id = name;
+        connect.will = Some(Will {
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "will",
+            payload: name.as_bytes(),
+            delay: 0,
+            expiry: None,
+            properties: Default::default(),
+        });
+        world.connect_with(0, &connect);
+    }
+    world.crash(&options);
+    // Before their turn, as wills are spread.
+    (connect.clean_start, connect.will) = (false, None);
+    for name in &names {
+        connect.client_id = name;
+        world.connect_with(0, &connect);
+    }
+    world.advance(1_000);
+    let (watcher, _) = world.connect_durable(0, "watcher", false);
+    world.settle();
+    assert_eq!(world.take(watcher).len(), 50);
+}
+
+#[test]
+fn what_one_disk_refuses_is_not_acknowledged_and_its_identifier_is_free_again() {
+    let options = options();
+    let mut world = World::durable(2, &options);
+    // One on each shard.
+    let mut subscribers = Vec::new();
+    for n in 0.. {
+        let name = format!("subscriber-{n}");
+        let (client, _) = world.connect_durable(0, &name, true);
+        let shard = world.clients[client].place.unwrap().0;
+        if subscribers.iter().all(|(_, other, _)| *other != shard) {
+            world.subscribe(client, "t", QoS::ExactlyOnce);
+            subscribers.push((client, shard, name));
+        }
+        if subscribers.len() == 2 {
+            break;
+        }
+    }
+    let (publisher, _) = world.connect_durable(0, "publisher", true);
+    world.shards[0].handle_disk_space(world.now, true);
+    world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+    assert_eq!(world.take(publisher), ["PUBREC 1 QuotaExceeded"]);
+    world.shards[0].handle_disk_space(world.now, false);
+    world.crash(&options);
+    let (publisher, _) = world.connect_durable(0, "publisher", false);
+    world.publish(publisher, "t", "2", QoS::ExactlyOnce, 1, false);
+    assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
+    for (_, shard, name) in &subscribers {
+        let (client, _) = world.connect_durable(0, name, false);
+        world.settle();
+        let got = world.take(client);
+        let payloads: Vec<&str> = got.iter().map(|line| line.split(' ').nth(2).unwrap()).collect();
+        assert_eq!(payloads.last(), Some(&"2"), "shard {shard}: {got:?}");
+    }
+}
