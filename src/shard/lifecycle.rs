@@ -3,12 +3,13 @@
 use super::Shard;
 use super::cause::Cause;
 use super::connection::{Connection, Phase};
-use super::peer::PeerMessage;
+use super::durable::Then;
+use super::peer::{CommitRef, PeerMessage};
 use super::sessions::{NONE, Offline};
-use crate::base::{Mono, Wheel};
+use crate::base::{Mono, QoS, Wheel};
 use crate::codec::{ConnAck, Disconnect};
 use crate::route::Subscriber;
-use crate::session::{EXPIRY_NEVER, Violation, Will};
+use crate::session::{EXPIRY_NEVER, Outcome, Violation, Will};
 
 /// How long a connection that is being closed may take to read its last bytes.
 const LINGER_MS: u64 = 5_000;
@@ -187,13 +188,14 @@ impl Shard {
         let will = if with_will { entry.will.take() } else { None };
         entry.will = None;
         let delay = will.as_ref().map_or(0, |will| will.delay_secs.min(expiry));
+        let is_kept = entry.durable.is_some();
         if delay > 0 && taken_over != Some(false) {
             // Kept until the delay has passed or the session ends, whichever is first. [MQTT-3.1.2-8]
             entry.will = will;
         } else if delay == 0
             && let Some(will) = will
         {
-            self.publish_will(&will);
+            self.publish_will(&will, is_kept);
         }
         if expiry == 0 {
             self.end_session(session);
@@ -228,6 +230,7 @@ impl Shard {
         }
         self.leave_groups(session);
         self.cancel_replays(session);
+        let is_kept = self.sessions.at(session).is_some_and(|entry| entry.durable.is_some());
         self.end_stream(session);
         self.sessions.unlist(session);
         let Some(entry) = self.sessions.at_mut(session) else { return };
@@ -245,7 +248,7 @@ impl Shard {
         }
         // [MQTT-3.1.3-9]
         if let Some(will) = will {
-            self.publish_will(&will);
+            self.publish_will(&will, is_kept);
         }
     }
 
@@ -263,14 +266,28 @@ impl Shard {
             .map_or(Mono::NEVER, |offline| offline.will_at);
         let will = entry.will.take_if(|will| will.delay_secs == 0 || will_at <= now);
         if let Some(will) = will {
-            self.publish_will(&will);
+            self.publish_will(&will, true);
         }
     }
 
-    fn publish_will(&mut self, will: &Will) {
+    /// `is_kept`: of a session on disk. Its will leaves there with this publish, and is there again until other shards have it.
+    pub(super) fn publish_will(&mut self, will: &Will, is_kept: bool) {
         self.counters.wills += 1;
         let message = will.publish(self.now);
-        self.route(&message, None, None, None);
+        if !is_kept || message.head.qos == QoS::AtMostOnce {
+            self.route(&message, None, None, None);
+            return;
+        }
+        let gather = self.gather(Then::Published(None), 1);
+        let (_, asked) = self.route(&message, None, Some(CommitRef::Gather(gather.token)), None);
+        if asked.missing > asked.local {
+            let copy = self.keep_copy_of_will(will, message.head.vhost);
+            self.gather_then(gather, Then::Published(copy));
+        }
+        for _ in 0..asked.missing {
+            self.gather_more(gather);
+        }
+        self.gathered(gather, Outcome::default());
     }
 
     /// Sets the session expiry in force; sessions that outlive their connection count as durable.
@@ -396,8 +413,9 @@ impl Shard {
         }
         let next = offline.will_at.min(offline.expires_at);
         let will = if will_due && !expired { entry.will.take() } else { None };
+        let is_kept = entry.durable.is_some();
         if let Some(will) = will {
-            self.publish_will(&will);
+            self.publish_will(&will, is_kept);
             // After it: in one commit, or published twice.
             let _ = self.keep_will(session);
         }
@@ -422,7 +440,7 @@ impl Shard {
                 self.sessions.at_mut(session).filter(|entry| entry.durable.is_none() || !entry.is_durable());
             let will = entry.and_then(|entry| entry.will.take());
             if let Some(will) = will {
-                self.publish_will(&will);
+                self.publish_will(&will, false);
             }
         }
         self.finish_fan_outs();

@@ -23,11 +23,13 @@ pub(super) const RUN_PACKET_SIZE_MAX: usize = 2 * INLINE_SIZE_MAX;
 /// Emptied batches a shard keeps for each other shard.
 const SPARE_BATCHES: usize = 8;
 
-/// Where the answer to a publish goes: an acknowledgement of a session.
+/// Where the answer to a publish goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct CommitRef {
-    pub(super) session: SessionId,
-    pub(super) sequence: u64,
+pub(super) enum CommitRef {
+    /// An acknowledgement of a session.
+    Ack { session: SessionId, sequence: u64 },
+    /// A gathering of the shard that published it: of what the broker publishes itself.
+    Gather((u32, u32)),
 }
 
 /// A message's bytes on their way between shards.

@@ -1,6 +1,7 @@
 //! PUBLISH in, and its acknowledgements.
 
 use super::Shard;
+use super::durable::GatherRef;
 use super::limit::Limit;
 use super::peer::CommitRef;
 use super::read::Flow;
@@ -124,7 +125,7 @@ impl Shard {
             (Outcome { refused: true, ..Outcome::default() }, Asked::default())
         } else {
             let origin = self.origin(session, packet_id, qos);
-            self.route(message, None, Some(CommitRef { session: id, sequence }), origin)
+            self.route(message, None, Some(CommitRef::Ack { session: id, sequence }), origin)
         };
         let mut ready = Ready { packet_id, qos, outcome };
         let mut missing = asked.missing;
@@ -147,7 +148,10 @@ impl Shard {
 
     /// A target of a publish is done.
     pub(super) fn committed(&mut self, commit: CommitRef, outcome: Outcome) {
-        self.settle_ack(commit.session, commit.sequence, outcome);
+        match commit {
+            CommitRef::Ack { session, sequence } => self.settle_ack(session, sequence, outcome),
+            CommitRef::Gather(token) => self.gathered(GatherRef { shard: self.id, token }, outcome),
+        }
     }
 
     /// Sends the acknowledgements that nothing holds back any more.

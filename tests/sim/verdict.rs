@@ -187,7 +187,7 @@ impl World {
             return Ok(());
         }
         // Who came after the clear has nothing to see.
-        let last = values.clone().filter_map(|p| p.sent).max().unwrap_or(0);
+        let last = values.clone().filter_map(|p| p.sent.filter(|_| p.acked.is_some())).max().unwrap_or(0);
         if truth.is_none() && last <= granted {
             return Ok(());
         }

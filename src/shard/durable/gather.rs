@@ -2,7 +2,7 @@
 
 use super::Shard;
 use crate::base::ShardId;
-use crate::log::StreamId;
+use crate::log::{StateId, StreamId};
 use crate::session::Outcome;
 use crate::shard::peer::{CommitRef, PeerMessage};
 
@@ -20,6 +20,8 @@ pub(in crate::shard) enum Then {
     Report(ShardId, CommitRef),
     /// What a session held of groups is kept elsewhere: its stream ends.
     Close(StreamId),
+    /// A will is kept wherever it has to be: the copy it left behind is not needed any more.
+    Published(Option<StateId>),
 }
 
 /// Some answers that are missing.
@@ -41,6 +43,13 @@ impl Shard {
     pub(in crate::shard) fn gather_more(&mut self, gather: GatherRef) {
         if let Some(found) = self.gathers.get_mut(gather.token.0, gather.token.1) {
             found.missing += 1;
+        }
+    }
+
+    /// Something else is to be done. The gathering is this shard's.
+    pub(in crate::shard) fn gather_then(&mut self, gather: GatherRef, then: Then) {
+        if let Some(found) = self.gathers.get_mut(gather.token.0, gather.token.1) {
+            found.then = then;
         }
     }
 
@@ -67,6 +76,7 @@ impl Shard {
                 );
             }
             Then::Close(stream) => self.close_stream(stream),
+            Then::Published(state) => self.clear_state(state),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::log::{
     Recovered, RecoveredState, RecoveredStream, Sequence, StateId, StateKind, StreamId, StreamKind,
 };
 use crate::route::{Limits, Subscriber, SubscriptionOptions};
-use crate::session::{EXPIRY_NEVER, InFlight, Stage};
+use crate::session::{EXPIRY_NEVER, InFlight, Stage, Will};
 use crate::shard::lifecycle::{Timer, token};
 use crate::shard::sessions::{Kept, NONE, Offline, Session, SharedSubscription};
 use hashbrown::HashMap;
@@ -32,6 +32,8 @@ const DUE_PER_MS: u64 = 10;
 pub(super) struct Recovering {
     sessions: Vec<(u32, Standing)>,
     endings: Vec<StreamId>,
+    /// Wills that were on their way.
+    wills: Vec<(Will, StateId)>,
     joins_missing: usize,
 }
 
@@ -87,7 +89,11 @@ impl Shard {
     pub fn handle_ready(&mut self, now: Now) {
         self.now = now;
         let recovering = self.durable.as_mut().and_then(|durable| durable.recovering.take());
-        let Some(Recovering { sessions, endings, .. }) = recovering else { return };
+        let Some(Recovering { sessions, endings, wills, .. }) = recovering else { return };
+        for (will, state) in wills {
+            self.publish_will(&will, true);
+            self.clear_state(Some(state));
+        }
         let mut due = 0;
         for (slot, standing) in sessions {
             self.start_clock(slot, standing, &mut due);
@@ -189,6 +195,7 @@ impl Shard {
             (StateKind::Subscription, Some(session)) => self.recover_subscription(session, state),
             (StateKind::Will, Some(session)) => self.recover_will(session, state),
             (StateKind::Received, Some(session)) => self.recover_received(session, state),
+            (StateKind::Will, None) if state.owner.is_none() => self.recover_copy_of_will(state),
             // Of a session that is over.
             (_, None) => true,
             (StateKind::Released | StateKind::Binding, Some(_)) => false,
@@ -256,6 +263,14 @@ impl Shard {
         entry.will = Some(Box::new(will));
         if let Some(kept) = &mut entry.durable {
             kept.will = Some(state.id);
+        }
+        true
+    }
+
+    fn recover_copy_of_will(&mut self, state: &RecoveredState) -> bool {
+        let Some(will) = format::will(state.vhost, &state.value) else { return false };
+        if let Some(recovering) = self.durable.as_mut().and_then(|durable| durable.recovering.as_mut()) {
+            recovering.wills.push((will, state.id));
         }
         true
     }

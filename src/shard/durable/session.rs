@@ -5,9 +5,10 @@
 
 use super::format::{self, SessionValue, Standing, SubscriptionValue};
 use super::{Shard, Wait};
-use crate::base::{ConnectionId, Mono, SessionId, Wall};
+use crate::base::{ConnectionId, Mono, SessionId, VhostId, Wall};
 use crate::log::{FetchId, Refused, Sequence, StateId, StateKind, StreamId, StreamKind};
 use crate::route::{FilterId, SubscriptionOptions};
+use crate::session::Will;
 use crate::shard::sessions::{Offline, Session};
 
 /// What is on disk of a session.
@@ -130,6 +131,14 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// Keeps a will that belongs to no session any more, until it is kept where it goes.
+    pub(in crate::shard) fn keep_copy_of_will(&mut self, will: &Will, vhost: VhostId) -> Option<StateId> {
+        let durable = self.durable.as_mut()?;
+        format::put_will(will, &mut durable.value);
+        // Refused on a full disk: then it is published as that of any session in memory.
+        durable.log.put(StateKind::Will, vhost, None, &durable.value).ok().map(|(state, _)| state)
     }
 
     /// Keeps a subscription of a session; SUBACK waits for it.

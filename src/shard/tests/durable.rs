@@ -630,3 +630,46 @@ fn what_one_disk_refuses_is_not_acknowledged_and_its_identifier_is_free_again() 
         assert_eq!(payloads.last(), Some(&"2"), "shard {shard}: {got:?}");
     }
 }
+
+#[test]
+fn a_will_on_its_way_to_another_shard_survives_a_crash() {
+    let options = options();
+    let mut world = World::durable(2, &options);
+    let (watcher, _) = world.connect_durable(0, "watcher", true);
+    world.subscribe(watcher, "will", QoS::AtLeastOnce);
+    let home = world.clients[watcher].place.unwrap().0;
+    // Somebody who lives on the other shard.
+    let mortal = (0..)
+        .map(|n| {
+            let name = format!("mortal-{n}");
+            let mut connect = Connect::new(Version::V5, &name, true, 0);
+            connect.session_expiry = Some(60);
+            connect.will = Some(Will {
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                topic: "will",
+                payload: b"gone",
+                delay: 0,
+                expiry: None,
+                properties: Default::default(),
+            });
+            let client = world.connect_with(0, &connect);
+            (client, world.clients[client].place.unwrap())
+        })
+        .find(|(_, place)| place.0 != home)
+        .unwrap();
+    let (shard, connection) = mortal.1;
+    world.take(watcher);
+    // Its connection is lost, its shard writes that down, and nothing leaves for the other one.
+    world.shards[shard].handle_closed(world.now, connection, None);
+    while world.work_disk(shard) {}
+    world.crash(&options);
+    let (watcher, _) = world.connect_durable(0, "watcher", false);
+    world.advance(1_000);
+    let got = world.take(watcher);
+    let gone = got.iter().filter(|line| line.contains(" gone ")).count();
+    let mortals = world.clients.len() - 2;
+    assert_eq!(gone, mortals, "of all who were connected, and of the one who had gone: {got:?}");
+    let left: usize = world.shards.iter().map(|shard| shard.log().unwrap().state_count()).sum();
+    assert_eq!(left, 1, "the watcher's subscription");
+}
