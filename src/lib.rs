@@ -74,7 +74,7 @@
 //! - Messages between shards travel in batches that are recycled, with small messages' bytes in the batch, instead of one ring slot a
 //!   message: one doorbell and one cache-line hand-off for a turn's worth, and no fixed slot size.
 //! - The log's writes, syncs and reads go through the shard's network ring, not through glommio's files: a shard waits in one place, and
-//!   a lone commit takes half the time and a third of the CPU (`runtime/disk` has the numbers). New files are made by a thread.
+//!   a lone commit takes half the time and half of the CPU or less (`runtime/disk` has the numbers). New files are made by a thread.
 //! - Memory pressure is the process's resident memory, read by the runtime and told to the shards
 //!   ([`handle_pressure`](shard::Shard::handle_pressure)): sums of what many queues share would count one message many times.
 //! - A replay of retained messages is ordered against live ones by counts of retained messages sent between each pair of shards;

@@ -16,7 +16,7 @@
 //!
 //! A shard that waits for a commit and for its sockets waits in one place, with one system call; and a commit (write, then
 //! fdatasync, linked in the kernel) is one submission and one completion. Measured for a lone commit of 4 KiB on the development
-//! machine (ext4, a disk without FUA), medians: 75 to 105 µs and 40 to 50 µs of CPU in a ring of its own; 140 to 160 µs and 120 to
+//! machine (ext4, a disk without FUA), medians: 75 to 105 µs and 40 to 80 µs of CPU in a ring of its own; 140 to 160 µs and 120 to
 //! 157 µs with glommio. A write with RWF_DSYNC, which would be one operation, took 4 ms there: its flush waits for a kernel work
 //! queue that a busy shard keeps off the core.
 //!
