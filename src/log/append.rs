@@ -241,9 +241,9 @@ impl Log {
     /// If the log is poisoned.
     pub fn flush(&mut self) -> Result<Sequence, Refused> {
         if !self.acks.is_empty() {
-            let ranges = std::mem::take(&mut self.acks);
-            let size = bound(ranges.len() * size_of::<record::ArchivedRange>())?;
+            let size = bound(self.acks.len() * size_of::<record::ArchivedRange>())?;
             self.make_room(size, false)?;
+            let ranges = std::mem::take(&mut self.acks);
             self.writer.append(Kind::Acknowledged, &record::Acknowledged { ranges: &ranges }, size);
             for range in &ranges {
                 if let Some(stream) = self.index.streams.get_mut(range.stream) {
@@ -253,9 +253,9 @@ impl Log {
             (self.acks = ranges, self.acks.clear()).1
         }
         if !self.forgets.is_empty() {
-            let origins = std::mem::take(&mut self.forgets);
-            let size = bound(origins.len() * size_of::<record::ArchivedOrigin>())?;
+            let size = bound(self.forgets.len() * size_of::<record::ArchivedOrigin>())?;
             self.make_room(size, false)?;
+            let origins = std::mem::take(&mut self.forgets);
             self.writer.append(Kind::Forget, &record::Forget { origins: &origins }, size);
         }
         self.check_sound()?;

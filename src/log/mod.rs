@@ -246,6 +246,12 @@ impl Log {
         self.writer.retry();
     }
 
+    /// Whether something waits for [`retry`](Self::retry): also where the log has another segment to go on in meanwhile.
+    #[must_use]
+    pub fn wants_retry(&self) -> bool {
+        !self.unmade.is_empty() || self.writer.is_stuck()
+    }
+
     /// Says whether the disk is over the operator's watermark: then only what shrinks the log is taken.
     pub fn set_over_watermark(&mut self, is_over: bool) {
         self.is_over_watermark = is_over;
@@ -393,10 +399,15 @@ impl Log {
         if self.is_poisoned { Err(Refused::Poisoned) } else { Ok(()) }
     }
 
-    /// No space, and no free segment that would do without.
+    /// No space, and no free segment that would do without: not if records are already waiting for one that could not be made.
     fn is_full(&self) -> bool {
         let has_spare = self.free.iter().any(|segment| self.is_usable(*segment));
-        self.is_over_watermark || self.writer.is_stuck() || (!self.unmade.is_empty() && !has_spare)
+        let is_waited_for =
+            |segment: &SegmentId| self.writer.life().is_some_and(|life| life.segment == *segment);
+        self.is_over_watermark
+            || self.writer.is_stuck()
+            || (!self.unmade.is_empty() && !has_spare)
+            || self.unmade.iter().any(is_waited_for)
     }
 
     /// Sees that a record of at most `size` bytes can be appended. What `grows` the log is refused while it is full.

@@ -318,7 +318,7 @@ impl Shard {
             return;
         }
         durable.upkept_at = now.mono;
-        if durable.log.health() == Health::Full {
+        if durable.log.wants_retry() {
             durable.log.retry();
         }
         // What clients have acknowledged is written with what comes next, but does not wait for long.
@@ -341,7 +341,7 @@ impl Shard {
         let has_upkeep = durable.has_expiring
             || (durable.log.has_lazy() && !durable.is_failed)
             || !durable.unrecorded.is_empty()
-            || durable.log.health() == Health::Full;
+            || durable.log.wants_retry();
         let upkeep = has_upkeep.then(|| durable.upkept_at.plus_ms(UPKEEP_EVERY_MS));
         [sync, upkeep].into_iter().flatten().min()
     }
