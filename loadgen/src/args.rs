@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::scenario::{ConnArgs, FaninArgs, FanoutArgs, PairArgs};
+use crate::scenario::{ConnArgs, FaninArgs, FanoutArgs, PairArgs, TopicsArgs};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -27,10 +27,16 @@ pub enum Command {
     Fanin(FaninArgs),
     /// One publishes, many subscribe
     Fanout(FanoutArgs),
+    /// Many filters, some with wildcards; messages go to random topics
+    Topics(TopicsArgs),
     /// Persistent sessions: nothing acknowledged is lost, also if the broker is killed
     Durable(crate::durable::DurableArgs),
     /// Run a suite against several brokers in alternation and compare
     Compare(crate::compare::CompareArgs),
+    /// A million clients: held with keep alive, some written to, then all dropped at once
+    Million(crate::million::MillionArgs),
+    /// What this machine takes to receive 64 bytes and send them back: the floor under every message
+    Echo(crate::echo::EchoArgs),
 }
 
 /// What all scenarios take.

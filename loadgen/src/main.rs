@@ -11,8 +11,11 @@ mod clock;
 mod compare;
 mod cost;
 mod durable;
+mod echo;
 mod engine;
 mod judge;
+mod machine;
+mod million;
 mod payload;
 mod plan;
 mod progress;
@@ -52,15 +55,18 @@ fn execute(command: Command) -> Result<bool> {
         Command::Pair(args) => scenario("pair", args.topology()?, &args.common),
         Command::Fanin(args) => scenario("fanin", args.topology()?, &args.common),
         Command::Fanout(args) => scenario("fanout", args.topology()?, &args.common),
+        Command::Topics(args) => scenario("topics", args.topology()?, &args.common),
         Command::Compare(args) => compare::compare(&args),
         Command::Durable(args) => durable::durable(&args),
+        Command::Million(args) => million::million(&args),
+        Command::Echo(args) => echo::echo(&args),
     }
 }
 
 fn scenario(name: &'static str, topology: Topology, args: &Common) -> Result<bool> {
     let plan = Arc::new(Plan::new(name, topology, args)?);
     let mut progress = Progress::new(args.quiet);
-    let outcome = engine::run(&plan, &mut progress)?;
+    let outcome = engine::run(&plan, &mut progress, None)?;
     progress.finish();
     let report = report::report(&plan, &outcome);
     print(&report.json, table::table, args.json.as_deref(), args.quiet)?;

@@ -30,6 +30,15 @@ pub enum Pace {
     },
 }
 
+/// How clients go in the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// With DISCONNECT.
+    GoodBye,
+    /// Their sockets are closed, as fast as that can be done.
+    Drop,
+}
+
 /// What a run does.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -62,6 +71,7 @@ pub struct Plan {
     pub broker_pids: Vec<u32>,
     pub broker_tree: bool,
     pub strict: bool,
+    pub leave: Leave,
 }
 
 impl Plan {
@@ -121,8 +131,14 @@ impl Plan {
             broker_pids: args.broker_pid.clone(),
             broker_tree: args.broker_tree,
             strict: args.strict,
+            leave: Leave::GoodBye,
             topology,
         })
+    }
+
+    /// Where the topics of idle clients are.
+    pub fn idle_prefix(&self) -> String {
+        format!("{}/idle", self.prefix)
     }
 
     /// QoS of deliveries.

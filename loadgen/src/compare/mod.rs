@@ -2,19 +2,23 @@
 //!
 //! Each run is a process of its own (this program again), so that one run's memory, ports and histograms are not another's. The
 //! order is A B A B: what changes slowly on the machine hits all brokers alike. A run that breaks a promise is shown as such
-//! in the table, and its numbers are not used.
+//! in the table, and its numbers are not used. What was measured so far is written after every case.
 
+mod full;
+mod goal;
 mod suite;
 mod table;
 
 use crate::clock;
+use crate::machine;
 use crate::table::count;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use suite::{Case, Suite};
+use suite::{Case, Scale, Suite};
+use table::Results;
 
 /// Arguments of `compare`.
 #[derive(clap::Args, Clone, Debug)]
@@ -31,15 +35,24 @@ pub struct CompareArgs {
     /// Whom the others are compared with [default: the last target]
     #[arg(long, value_name = "NAME")]
     pub baseline: Option<String>,
-    /// How often each case runs against each broker
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub rounds: u32,
-    /// Seconds measured in each run
-    #[arg(long, default_value_t = 2.0)]
-    pub secs: f64,
-    /// Idle clients in the memory case
+    /// How many shards a broker has, as NAME=N, for goals that ask (repeatable)
+    #[arg(long, value_name = "NAME=N")]
+    pub shards: Vec<String>,
+    /// What a broker is, as NAME=TEXT, such as its version: stands above the table (repeatable)
+    #[arg(long, value_name = "NAME=TEXT")]
+    pub about: Vec<String>,
+    /// How often each case runs against each broker [default: quick 2, full 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: Option<u32>,
+    /// Seconds measured in each run [default: quick 2, full 3]
+    #[arg(long)]
+    pub secs: Option<f64>,
+    /// Idle clients in the memory cases
     #[arg(long, default_value_t = 15_000, value_name = "N")]
     pub idle_clients: u32,
+    /// Idle clients and subscribers of brokers that need no descriptor for each (full)
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    pub many_clients: u32,
     /// Only cases whose name holds this (repeatable)
     #[arg(long, value_name = "TEXT")]
     pub only: Vec<String>,
@@ -61,9 +74,14 @@ pub struct Target {
     pub host: String,
     pub port: u16,
     pub pids: Vec<u32>,
+    /// How many shards, if that is known.
+    pub shards: Option<u32>,
+    /// Version and settings, if somebody said.
+    pub about: Option<String>,
 }
 
-/// Compares; says whether every promise was kept.
+/// Compares; says whether every promise was kept. In the full suite every broker is measured to the end, and what it breaks is a
+/// result like any other.
 ///
 /// # Errors
 /// If the request makes no sense, or a run could not be made at all.
@@ -73,35 +91,48 @@ pub fn compare(args: &CompareArgs) -> Result<bool> {
     let baseline = targets.iter().position(|target| target.name == baseline);
     let baseline =
         baseline.with_context(|| format!("no target has the baseline's name {:?}", args.baseline))?;
-    let cases: Vec<Case> = args.suite.cases(args.secs, args.idle_clients);
-    let cases: Vec<Case> = cases
-        .into_iter()
-        .filter(|case| args.only.is_empty() || args.only.iter().any(|part| case.name.contains(part)))
-        .collect();
+    let (rounds, secs) = args.suite.defaults();
+    let (rounds, secs) = (args.rounds.unwrap_or(rounds), args.secs.unwrap_or(secs));
+    let scale = Scale { secs, idle_clients: args.idle_clients, many_clients: args.many_clients };
+    let mut cases = args.suite.cases(scale);
+    cases.retain(|case| args.only.is_empty() || args.only.iter().any(|part| case.name.contains(part)));
     ensure!(!cases.is_empty(), "no case has a name with {:?}", args.only);
+    let machine = machine::facts();
     let mut reports: Vec<Vec<Vec<Value>>> = vec![vec![Vec::new(); targets.len()]; cases.len()];
-    for (case, reports) in cases.iter().zip(&mut reports) {
-        for round in 0..case.rounds.unwrap_or(args.rounds) {
-            for (target, reports) in targets.iter().zip(reports.iter_mut()) {
-                reports.push(run(case, target, round, &args.args)?);
-            }
-        }
+    let mut floors = Vec::new();
+    let mut runner = Runner { args, targets: &targets, least: vec![u64::MAX; targets.len()] };
+    for number in 0..cases.len() {
+        runner.case(&cases[number], rounds, &mut reports[number], &mut floors)?;
+        let results = Results {
+            suite: args.suite.name(),
+            cases: &cases,
+            targets: &targets,
+            baseline,
+            reports: &reports,
+            floors: &floors,
+            machine: &machine,
+            needs_exact: args.suite.needs_exact(),
+        };
+        write(args, &results, number + 1 == cases.len())?;
     }
-    let text = table::markdown(&cases, &targets, baseline, &reports);
-    write!(std::io::stdout(), "{text}")?;
+    let is_broken = reports.iter().flatten().flatten().any(|report| report["verdict"] == "broken");
+    Ok(!is_broken || args.suite == Suite::Full)
+}
+
+/// Writes what there is so far; at the end prints it too.
+fn write(args: &CompareArgs, results: &Results<'_>, is_last: bool) -> Result<()> {
+    let text = results.markdown();
+    if is_last {
+        write!(std::io::stdout(), "{text}")?;
+    }
     if let Some(path) = &args.markdown {
         std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &args.json {
-        let value = json!({
-            "suite": args.suite.name(),
-            "baseline": targets[baseline].name,
-            "cases": table::summary(&cases, &targets, baseline, &reports),
-        });
-        std::fs::write(path, serde_json::to_string_pretty(&value)? + "\n")
+        std::fs::write(path, serde_json::to_string_pretty(&results.to_json())? + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(reports.iter().flatten().flatten().all(|report| report["verdict"] != "broken"))
+    Ok(())
 }
 
 fn targets(args: &CompareArgs) -> Result<Vec<Target>> {
@@ -112,45 +143,132 @@ fn targets(args: &CompareArgs) -> Result<Vec<Target>> {
         let port = port.parse().with_context(|| format!("`{text}`: `{port}` is no port"))?;
         ensure!(targets.iter().all(|other| other.name != name), "two targets are called {name}");
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        targets.push(Target { name: name.to_owned(), host, port, pids: Vec::new() });
+        targets.push(Target {
+            name: name.to_owned(),
+            host,
+            port,
+            pids: Vec::new(),
+            shards: None,
+            about: None,
+        });
     }
-    for text in &args.pid {
-        let (name, pid) = text.split_once('=').with_context(|| format!("`{text}`: NAME=PID"))?;
-        let pid = pid.parse().with_context(|| format!("`{text}`: `{pid}` is no process"))?;
+    let mut of = |option: &str, text: &str, set: &mut dyn FnMut(&mut Target, &str) -> Result<()>| {
+        let (name, value) = text.split_once('=').with_context(|| format!("`{text}`: NAME=..."))?;
         let Some(target) = targets.iter_mut().find(|target| target.name == name) else {
-            bail!("--pid {text}: no target is called {name}");
+            bail!("--{option} {text}: no target is called {name}");
         };
-        target.pids.push(pid);
+        set(target, value)
+    };
+    for text in &args.pid {
+        of("pid", text, &mut |target, pid| {
+            target.pids.push(pid.parse().with_context(|| format!("`{text}`: `{pid}` is no process"))?);
+            Ok(())
+        })?;
+    }
+    for text in &args.shards {
+        of("shards", text, &mut |target, shards| {
+            target.shards =
+                Some(shards.parse().with_context(|| format!("`{text}`: `{shards}` is no number"))?);
+            Ok(())
+        })?;
+    }
+    for text in &args.about {
+        of("about", text, &mut |target, about| {
+            target.about = Some(about.to_owned());
+            Ok(())
+        })?;
     }
     Ok(targets)
 }
 
-/// One run, as a process of its own.
-fn run(case: &Case, target: &Target, round: u32, more: &str) -> Result<Value> {
-    let began = clock::now();
-    let mut command = Command::new(std::env::current_exe().context("where this program is")?);
-    command.args(case.args.split_whitespace());
-    command.args(["--host", &target.host, "--port", &target.port.to_string()]);
-    command.args(["--quiet", "--json", "-", "--broker-tree"]);
-    for pid in &target.pids {
-        command.args(["--broker-pid", &pid.to_string()]);
+/// Makes the runs.
+struct Runner<'a> {
+    args: &'a CompareArgs,
+    targets: &'a [Target],
+    /// The least resident memory that was seen of each broker, in bytes.
+    least: Vec<u64>,
+}
+
+impl Runner<'_> {
+    /// All rounds of one case, the targets in turn.
+    fn case(
+        &mut self,
+        case: &Case,
+        rounds: u32,
+        reports: &mut [Vec<Value>],
+        floors: &mut Vec<Value>,
+    ) -> Result<()> {
+        for round in 0..rounds {
+            if case.with_floor {
+                floors.push(self.run("echo --rounds 1 --quiet --json -", &[])?);
+            }
+            for (index, target) in self.targets.iter().enumerate() {
+                if round >= case.rounds_of(&target.name, rounds) {
+                    continue;
+                }
+                let began = clock::now();
+                let mut report = self.against(case, target)?;
+                self.count_from_least(index, &mut report);
+                let secs = (clock::now() - began) as f64 / clock::SECOND as f64;
+                say(case, target, round, &report, secs)?;
+                reports[index].push(report);
+            }
+        }
+        Ok(())
     }
-    command.args(more.split_whitespace());
-    let output = command.stderr(Stdio::inherit()).output().context("this program cannot be run again")?;
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("{} against {}: no report", case.name, target.name))?;
-    let secs = (clock::now() - began) as f64 / clock::SECOND as f64;
-    let rate = report["measured"]["delivered_per_sec"].as_f64().unwrap_or(0.0);
+
+    /// One run. One that gives no report is a broken one.
+    fn against(&self, case: &Case, target: &Target) -> Result<Value> {
+        let mut more =
+            vec!["--host".to_owned(), target.host.clone(), "--port".to_owned(), target.port.to_string()];
+        more.extend(["--quiet", "--json", "-", "--broker-tree"].map(str::to_owned));
+        for pid in &target.pids {
+            more.extend(["--broker-pid".to_owned(), pid.to_string()]);
+        }
+        more.extend(self.args.args.split_whitespace().map(str::to_owned));
+        match self.run(&case.args, &more) {
+            Err(error) if self.args.suite == Suite::Full => {
+                Ok(json!({"verdict": "broken", "broken": [format!("{error:#}")]}))
+            }
+            result => result.with_context(|| format!("{} against {}", case.name, target.name)),
+        }
+    }
+
+    /// This program again, as a process of its own: its report.
+    fn run(&self, args: &str, more: &[String]) -> Result<Value> {
+        let mut command = Command::new(std::env::current_exe().context("where this program is")?);
+        command.args(args.split_whitespace()).args(more);
+        let output = command.stderr(Stdio::inherit()).output().context("this program cannot be run again")?;
+        serde_json::from_slice(&output.stdout).context("no report")
+    }
+
+    /// Memory over the least that this broker ever held: what stays of a run is not taken for nothing in the next.
+    fn count_from_least(&mut self, index: usize, report: &mut Value) {
+        let Some(before) = report.pointer("/memory/before/broker_rss").and_then(Value::as_u64) else {
+            return;
+        };
+        let least = &mut self.least[index];
+        *least = before.min(*least);
+        let peak = report.pointer("/memory/peak/broker_rss").and_then(Value::as_f64);
+        let ready = report.pointer("/clients/ready").and_then(Value::as_f64);
+        if let (Some(peak), Some(ready)) = (peak, ready.filter(|&ready| ready > 0.0)) {
+            report["broker"]["rss_over_least_per_client"] = json!((peak - *least as f64) / ready);
+        }
+    }
+}
+
+fn say(case: &Case, target: &Target, round: u32, report: &Value, secs: f64) -> Result<()> {
+    let delivered = report["measured"]["delivered_per_sec"].as_f64().unwrap_or(0.0);
     writeln!(
         std::io::stderr(),
         "{:<28} {:<12} round {}: {:>6}/s, {} ({secs:.1} s)",
         case.name,
         target.name,
         round + 1,
-        count(rate),
+        count(delivered),
         report["verdict"].as_str().unwrap_or("?"),
     )?;
-    Ok(report)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -188,6 +306,8 @@ mod tests {
             &["--target", "a=h:1", "--target", "a=h:2"],
             &["--target", "a=h:1", "--pid", "b=1"],
             &["--target", "a=h:1", "--pid", "a=x"],
+            &["--target", "a=h:1", "--shards", "a=x"],
+            &["--target", "a=h:1", "--about", "b=1.0"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

@@ -1,5 +1,7 @@
 //! Suites: which cases are run, and which of their numbers stand in the table.
 
+use super::full;
+use super::goal::Goal;
 use clap::ValueEnum;
 
 /// Which cases.
@@ -7,17 +9,25 @@ use clap::ValueEnum;
 pub enum Suite {
     /// Memory of idle clients, pairs, fan-in, fan-out flat out, and two open loops: about a minute for each broker
     Quick,
+    /// Everything that there is a goal for, with the goals: about 25 minutes for four brokers
+    Full,
 }
 
 /// One case.
 #[derive(Clone, Debug)]
 pub struct Case {
-    pub name: &'static str,
+    pub name: String,
     /// Scenario and arguments, separated by spaces.
     pub args: String,
-    /// How often it runs, if not as often as the others.
+    /// How often it runs at most, if not as often as the others.
     pub rounds: Option<u32>,
+    /// Targets for which this is fewer, by name; 0 is not at all.
+    pub limits: &'static [(&'static str, u32)],
     pub metrics: &'static [Metric],
+    /// What numbers have to be, by where they stand in the report.
+    pub goals: Vec<(&'static str, Goal)>,
+    /// The echo floor is measured beside it.
+    pub with_floor: bool,
 }
 
 /// A number of a report.
@@ -32,7 +42,7 @@ pub struct Metric {
     pub more_is_better: bool,
 }
 
-const fn metric(name: &'static str, pointer: &'static str, factor: f64, more_is_better: bool) -> Metric {
+pub const fn metric(name: &'static str, pointer: &'static str, factor: f64, more_is_better: bool) -> Metric {
     Metric { name, pointer, factor, more_is_better }
 }
 
@@ -54,13 +64,15 @@ const MEMORY: &[Metric] = &[
     metric("generator memory, bytes a client", "/memory/generator_anonymous_per_client", 1.0, false),
 ];
 
-const FLAT_OUT: &[Metric] = &[
+/// Of closed loops.
+pub const FLAT_OUT: &[Metric] = &[
     metric("delivered per second", "/measured/delivered_per_sec", 1.0, true),
     metric("broker CPU, s per million", "/broker/cpu_secs_per_million", 1.0, false),
     metric("generator CPU, us a message", "/generator/cpu_us_per_message", 1.0, false),
 ];
 
-const OPEN: &[Metric] = &[
+/// Of open loops.
+pub const OPEN: &[Metric] = &[
     metric("delivered per second", "/measured/delivered_per_sec", 1.0, true),
     metric("latency p50, us", "/latency_us/p50", 1.0, false),
     metric("latency p99, us", "/latency_us/p99", 1.0, false),
@@ -69,37 +81,86 @@ const OPEN: &[Metric] = &[
     metric("generator loop lag p99, us", "/generator/loop_lag_us/p99", 1.0, false),
 ];
 
+/// How large and long cases are.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Seconds measured.
+    pub secs: f64,
+    /// Idle clients of every broker.
+    pub idle_clients: u32,
+    /// Idle clients, and subscribers, of brokers that need no descriptor for each.
+    pub many_clients: u32,
+}
+
+impl Case {
+    /// One that runs as often as asked, with every target, and has no goal.
+    pub fn new(name: &str, args: String, metrics: &'static [Metric]) -> Self {
+        Self {
+            name: name.to_owned(),
+            args,
+            rounds: None,
+            limits: &[],
+            metrics,
+            goals: Vec::new(),
+            with_floor: false,
+        }
+    }
+
+    /// How often it runs against a target.
+    pub fn rounds_of(&self, target: &str, wanted: u32) -> u32 {
+        let limit = self.limits.iter().find(|(name, _)| *name == target).map(|&(_, rounds)| rounds);
+        wanted.min(self.rounds.unwrap_or(wanted)).min(limit.unwrap_or(wanted))
+    }
+
+    /// The goals of one number.
+    pub fn goals_of(&self, metric: Metric) -> impl Iterator<Item = Goal> + use<'_> {
+        self.goals.iter().filter(move |(pointer, _)| *pointer == metric.pointer).map(|&(_, goal)| goal)
+    }
+}
+
 impl Suite {
     /// As users write it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Quick => "quick",
+            Self::Full => "full",
         }
     }
 
-    /// Its cases; `secs` are measured in each.
-    pub fn cases(self, secs: f64, idle_clients: u32) -> Vec<Case> {
-        let case = |name, args: &str, metrics| Case {
-            name,
-            args: format!("{args} --secs {secs} --warmup 1 --size 64"),
-            rounds: None,
-            metrics,
-        };
+    /// How often each case runs and seconds measured, if nobody says.
+    pub fn defaults(self) -> (u32, f64) {
         match self {
-            Self::Quick => vec![
-                Case {
-                    name: "idle clients",
-                    args: format!("conn --clients {idle_clients} --secs 1 --keep-alive 900"),
-                    rounds: Some(1),
-                    metrics: MEMORY,
-                },
-                case("50 pairs QoS 0, flat out", "pair --clients 100 --inflight 64", FLAT_OUT),
-                case("50 pairs QoS 1, flat out", "pair --clients 100 --qos 1 --inflight 256", FLAT_OUT),
-                case("fan-in 50 to 1 QoS 0, flat out", "fanin --clients 51 --inflight 64", FLAT_OUT),
-                case("fan-out 1 to 1000 QoS 0, flat out", "fanout --clients 1001 --inflight 64", FLAT_OUT),
-                case("open loop 20,000/s QoS 0", "pair --clients 100 --rate 20000", OPEN),
-                case("open loop 5,000/s QoS 1", "pair --clients 100 --qos 1 --rate 5000", OPEN),
-            ],
+            Self::Quick => (2, 2.0),
+            Self::Full => (3, 3.0),
         }
     }
+
+    /// Whether only runs count in which every message came, once.
+    pub fn needs_exact(self) -> bool {
+        self == Self::Full
+    }
+
+    /// Its cases.
+    pub fn cases(self, scale: Scale) -> Vec<Case> {
+        match self {
+            Self::Quick => quick(scale),
+            Self::Full => full::cases(scale),
+        }
+    }
+}
+
+fn quick(Scale { secs, idle_clients, .. }: Scale) -> Vec<Case> {
+    let case = |name, args: &str, metrics| {
+        Case::new(name, format!("{args} --secs {secs} --warmup 1 --size 64"), metrics)
+    };
+    let idle = format!("conn --clients {idle_clients} --secs 1 --keep-alive 900");
+    vec![
+        Case { rounds: Some(1), ..Case::new("idle clients", idle, MEMORY) },
+        case("50 pairs QoS 0, flat out", "pair --clients 100 --inflight 64", FLAT_OUT),
+        case("50 pairs QoS 1, flat out", "pair --clients 100 --qos 1 --inflight 256", FLAT_OUT),
+        case("fan-in 50 to 1 QoS 0, flat out", "fanin --clients 51 --inflight 64", FLAT_OUT),
+        case("fan-out 1 to 1000 QoS 0, flat out", "fanout --clients 1001 --inflight 64", FLAT_OUT),
+        case("open loop 20,000/s QoS 0", "pair --clients 100 --rate 20000", OPEN),
+        case("open loop 5,000/s QoS 1", "pair --clients 100 --qos 1 --rate 5000", OPEN),
+    ]
 }

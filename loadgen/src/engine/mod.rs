@@ -81,11 +81,53 @@ pub trait Observer {
     fn progress(&mut self, phase: Phase, totals: &Totals, clients: u64, elapsed: u64, total: u64);
 }
 
+/// Takes part in a run when all clients were held and asked.
+pub trait Finale {
+    /// Nobody leaves before this returns.
+    ///
+    /// # Errors
+    /// If what it needs cannot be had.
+    fn before_leaving(&mut self, watch: &Watch<'_>) -> Result<()>;
+
+    /// Called often while clients leave, and afterwards (all have `left`) until it says that it is done.
+    fn is_done(&mut self, watch: &Watch<'_>, left: bool) -> bool;
+}
+
+/// What a [`Finale`] may look at.
+pub struct Watch<'a> {
+    shared: &'a Shared,
+    processes: &'a Processes,
+    interrupt: &'a AtomicBool,
+    /// Before the first connection.
+    pub before: &'a Memory,
+}
+
+impl Watch<'_> {
+    /// Sums over all threads, now.
+    pub fn totals(&self) -> Totals {
+        self.shared.totals()
+    }
+
+    /// What the broker holds now.
+    pub fn memory(&self) -> Memory {
+        self.processes.memory()
+    }
+
+    /// The user ends it early.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed)
+    }
+}
+
 /// Runs a plan to its end.
 ///
 /// # Errors
 /// If the machine refuses what is needed; a broker's failures are in the [`Outcome`].
-pub fn run(plan: &Arc<Plan>, observer: &mut dyn Observer) -> Result<Outcome> {
+pub fn run(
+    plan: &Arc<Plan>,
+    observer: &mut dyn Observer,
+    finale: Option<&mut dyn Finale>,
+) -> Result<Outcome> {
     let interrupt = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second one ends the process at once.
@@ -99,7 +141,7 @@ pub fn run(plan: &Arc<Plan>, observer: &mut dyn Observer) -> Result<Outcome> {
     let shared = Arc::new(Shared::new(plan.topology.publishers, plan.threads));
     let mut leader = Leader { plan, shared, processes, interrupt, observer, handles: Vec::new() };
     leader.spawn()?;
-    leader.lead()
+    leader.lead(finale)
 }
 
 struct Leader<'a> {
@@ -126,7 +168,7 @@ impl Leader<'_> {
         Ok(())
     }
 
-    fn lead(mut self) -> Result<Outcome> {
+    fn lead(mut self, mut finale: Option<&mut dyn Finale>) -> Result<Outcome> {
         while self.shared.threads.iter().any(|thread| thread.ring.get().is_none()) {
             self.check_threads()?;
             self.wait_until(clock::now() + MILLISECOND);
@@ -145,9 +187,14 @@ impl Leader<'_> {
             (from, to) = self.measure()?;
             peak = Some(self.processes.memory());
             self.drain()?;
+            if let Some(finale) = &mut finale {
+                finale.before_leaving(&self.watch_with(&before))?;
+            }
+        } else {
+            finale = None;
         }
         let end = self.shared.totals();
-        self.close();
+        self.close(&before, finale);
         let mut threads = Vec::new();
         for handle in std::mem::take(&mut self.handles) {
             threads.push(handle.join().map_err(|_| anyhow!("a thread panicked"))??);
@@ -272,15 +319,25 @@ impl Leader<'_> {
         }
     }
 
-    /// Until every thread has let its clients go.
-    fn close(&mut self) {
+    /// Until every thread has let its clients go, and the finale is done.
+    fn close(&mut self, before: &Memory, mut finale: Option<&mut dyn Finale>) {
         self.shared.enter(Phase::Close);
         let began = clock::now();
-        while !self.handles.iter().all(JoinHandle::is_finished) {
+        loop {
+            let left = self.handles.iter().all(JoinHandle::is_finished);
+            let watch = self.watch_with(before);
+            let done = finale.as_mut().is_none_or(|finale| finale.is_done(&watch, left));
+            if left && (done || self.is_interrupted()) {
+                return;
+            }
             let (totals, clients) = (self.shared.totals(), self.plan.topology.clients());
             self.observer.progress(Phase::Close, &totals, clients, clock::now() - began, 0);
             self.wait_until(clock::now() + LOOK / 10);
         }
+    }
+
+    fn watch_with<'b>(&'b self, before: &'b Memory) -> Watch<'b> {
+        Watch { shared: &self.shared, processes: &self.processes, interrupt: &self.interrupt, before }
     }
 
     fn is_complete(&self, totals: &Totals) -> bool {

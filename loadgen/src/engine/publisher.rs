@@ -20,6 +20,8 @@ pub struct Publisher {
     pub topic: Box<str>,
     /// The next message's number.
     pub sequence: u64,
+    /// If each message goes to one subscriber: the next number for each.
+    pub lanes: Vec<u64>,
     /// Its connection died, or never came to be.
     pub is_dead: bool,
     /// It stands in the list of those that may publish.
@@ -45,12 +47,13 @@ pub struct Acknowledged {
 
 impl Publisher {
     /// One that has published nothing.
-    pub fn new(id: u32, topic: String) -> Self {
+    pub fn new(id: u32, topic: String, lanes: usize) -> Self {
         Self {
             id,
             slot: None,
             topic: topic.into(),
             sequence: 0,
+            lanes: vec![0; lanes],
             is_dead: false,
             queued: false,
             forgiven: 0,
@@ -99,7 +102,7 @@ mod tests {
 
     #[test]
     fn acknowledgements_find_their_publish() {
-        let mut publisher = Publisher::new(0, "t".to_owned());
+        let mut publisher = Publisher::new(0, "t".to_owned(), 0);
         let ids: Vec<PacketId> = (1..=4).map(|id| PacketId::new(id).unwrap()).collect();
         for (at, &id) in ids.iter().enumerate() {
             publisher.on_published(Some(id), at as u64 * 10);

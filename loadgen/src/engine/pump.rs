@@ -7,11 +7,12 @@
 //! if there are many). If nothing is seen for a second, what is out is forgiven: lost messages must not stop the loop.
 
 use super::connection::Stage;
+use super::publisher::Publisher;
 use super::worker::{Worker, lend, reclaim};
 use crate::clock::{self, SECOND};
 use crate::payload::Stamp;
 use crate::plan::{Pace, Plan};
-use crate::scenario::Share;
+use crate::scenario::{Share, Wiring};
 use quelea::base::QoS;
 use quelea::client::Publication;
 use std::ops::Range;
@@ -167,14 +168,17 @@ impl Worker {
             {
                 break;
             }
-            let stamp =
-                Stamp { run: self.plan.run, publisher: publisher.id, sequence: publisher.sequence, intended };
+            let (topic, sequence, lane) = address(&self.plan, publisher, &mut self.topic);
+            let stamp = Stamp { run: self.plan.run, publisher: publisher.id, sequence, intended };
             self.payload.clear();
             let payload = &mut self.payload;
             self.roles.payloads.write(stamp, payload);
-            let publication = Publication::new(&publisher.topic, payload, self.plan.qos);
+            let publication = Publication::new(topic, payload, self.plan.qos);
             let Ok(packet_id) = connection.client.publish(mqtt, &publication) else { break };
             publisher.on_published(packet_id, self.now);
+            if let Some(next) = publisher.lanes.get_mut(lane) {
+                *next += 1;
+            }
             published += 1;
             room -= 1;
         }
@@ -236,4 +240,16 @@ impl Worker {
         }
         self.schedule.end();
     }
+}
+
+/// Where a publisher's next message goes: topic, number, and the lane that the number belongs to.
+#[inline]
+fn address<'a>(plan: &Plan, publisher: &'a Publisher, buffer: &'a mut String) -> (&'a str, u64, usize) {
+    let Wiring::Topics(topics) = plan.topology.wiring else {
+        return (&publisher.topic, publisher.sequence, 0);
+    };
+    let subscriber = topics.subscriber(publisher.id, publisher.sequence);
+    let sequence = publisher.lanes[subscriber as usize];
+    topics.write(&plan.prefix, topics.pick(publisher.id, subscriber, sequence), buffer);
+    (buffer, sequence, subscriber as usize)
 }

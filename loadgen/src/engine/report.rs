@@ -70,11 +70,12 @@ impl ThreadReport {
         let publishers = roles
             .publishers
             .into_iter()
-            .map(|publisher| {
+            .map(|mut publisher| {
+                let lanes = std::mem::take(&mut publisher.lanes);
                 let (published, is_dead) =
                     (publisher.sequence, publisher.is_dead || publisher.slot.is_none());
                 let (unacknowledged, refused) = publisher.end();
-                PublisherEnd { published, is_dead, unacknowledged, refused }
+                PublisherEnd { published, is_dead, unacknowledged, refused, lanes }
             })
             .collect();
         let subscribers = roles

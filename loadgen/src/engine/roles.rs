@@ -7,11 +7,12 @@ use super::histogram::Latency;
 use super::publisher::Publisher;
 use super::shared::Shared;
 use crate::judge::{Arrival, Counts, Stream};
-use crate::payload::Payloads;
+use crate::payload::{Payloads, Stamp};
 use crate::plan::Plan;
-use crate::scenario::{Share, is_topic, topic};
+use crate::scenario::{Share, Wiring, is_topic, topic};
 use quelea::base::{QoS, ReasonCode};
 use quelea::client::{Incoming, Message};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,6 +29,10 @@ pub enum Note {
 
 /// A subscriber of one thread.
 pub struct Subscriber {
+    /// Its number in the run.
+    pub number: u32,
+    /// Filters it has asked for.
+    pub subscribed: u32,
     pub hears: Range<u32>,
     pub is_dead: bool,
     pub streams: Vec<Stream>,
@@ -50,6 +55,11 @@ pub struct Roles {
     /// Threads whose publishers may have room again.
     pub bells: Vec<bool>,
     pub notes: Vec<Note>,
+    /// Idle clients, by number in the run, that heard the message for them.
+    pub heard: BTreeSet<u32>,
+    /// The first idle client of this thread, and where their topics are.
+    idle_start: u32,
+    idle_prefix: String,
     pub counts: Counts,
     pub latency: Latency,
     pub ack_latency: Latency,
@@ -59,15 +69,16 @@ pub struct Roles {
 impl Roles {
     /// The clients of one thread.
     pub fn new(plan: Arc<Plan>, shared: Arc<Shared>, share: &Share) -> Self {
+        let lanes = plan.topology.lanes();
         let publishers =
-            share.publishers.clone().map(|id| Publisher::new(id, topic(&plan.prefix, id))).collect();
+            share.publishers.clone().map(|id| Publisher::new(id, topic(&plan.prefix, id), lanes)).collect();
         let subscribers = share
             .subscribers
             .clone()
             .map(|subscriber| {
                 let hears = plan.topology.hears(subscriber);
                 let streams = hears.clone().map(|_| Stream::default()).collect();
-                Subscriber { hears, is_dead: false, streams }
+                Subscriber { number: subscriber, hears, subscribed: 0, is_dead: false, streams }
             })
             .collect();
         let ends = (0..plan.threads)
@@ -83,6 +94,9 @@ impl Roles {
             pumps: Vec::new(),
             bells: vec![false; plan.threads as usize],
             notes: Vec::new(),
+            heard: BTreeSet::new(),
+            idle_start: share.idle.start,
+            idle_prefix: plan.idle_prefix(),
             counts: Counts::default(),
             latency: Latency::new(),
             ack_latency: Latency::new(),
@@ -103,7 +117,8 @@ impl Roles {
         match *incoming {
             Incoming::Message(ref message) => match role {
                 Role::Subscriber(index) => self.on_message(index, now, message),
-                Role::Idle(_) | Role::Publisher(_) => self.counts.misrouted += 1,
+                Role::Idle(index) => self.on_idle_message(index, message),
+                Role::Publisher(_) => self.counts.misrouted += 1,
             },
             Incoming::Acknowledged { packet_id, reason } => {
                 if let Role::Publisher(index) = role {
@@ -121,7 +136,9 @@ impl Roles {
             Incoming::Connected(_) => self.notes.push(Note::Connected),
             Incoming::Refused(connack) => self.notes.push(Note::Refused(connack.reason)),
             Incoming::Subscribed(suback) => {
-                self.notes.extend(suback.codes().next().map(Note::Subscribed));
+                // The worst of them: refusals are above all grants, and of these the lowest is the worst.
+                let worst = suback.codes().min_by_key(|code| (!code.is_error(), code.byte()));
+                self.notes.extend(worst.map(Note::Subscribed));
             }
             Incoming::Pong => self.notes.push(Note::Pong),
             Incoming::Disconnected { reason } => self.notes.push(Note::Disconnected(reason)),
@@ -129,6 +146,23 @@ impl Roles {
             | Incoming::Released { .. }
             | Incoming::Unsubscribed(_)
             | Incoming::Auth(_) => {}
+        }
+    }
+
+    /// Who publishes to an idle client says its number, and publishes once.
+    fn on_idle_message(&mut self, index: u32, message: &Message<'_>) {
+        let number = self.idle_start + index;
+        match self.payloads.read(message.payload) {
+            Err(_) => self.counts.corrupted += 1,
+            Ok(stamp) if stamp.run != self.plan.run => self.counts.foreign += 1,
+            Ok(stamp) if stamp.publisher != number || !is_topic(message.topic, &self.idle_prefix, number) => {
+                self.counts.misrouted += 1;
+            }
+            Ok(_) => {
+                self.counts.wrong_qos += u64::from(message.qos != self.delivery_qos);
+                self.counts.wrong_retain += u64::from(message.retain);
+                self.counts.duplicated += u64::from(!self.heard.insert(number));
+            }
         }
     }
 
@@ -143,7 +177,7 @@ impl Roles {
         }
         let subscriber = &mut self.subscribers[index as usize];
         let id = stamp.publisher;
-        if !subscriber.hears.contains(&id) || !is_topic(message.topic, &self.plan.prefix, id) {
+        if !subscriber.hears.contains(&id) || !is_right(&self.plan, stamp, subscriber.number, message.topic) {
             self.counts.misrouted += 1;
             return;
         }
@@ -183,6 +217,15 @@ impl Roles {
 
     /// Whether subscribers of other threads hear publishers of this one.
     pub fn is_heard_elsewhere(&self) -> bool {
-        self.plan.threads > 1 && self.plan.topology.wiring == crate::scenario::Wiring::All
+        self.plan.threads > 1 && self.plan.topology.wiring != Wiring::Pairs
     }
+}
+
+/// Whether a message of `subscriber` came under the topic it was published to.
+#[inline]
+fn is_right(plan: &Plan, stamp: Stamp, subscriber: u32, name: &str) -> bool {
+    if let Wiring::Topics(topics) = plan.topology.wiring {
+        return topics.is(name, &plan.prefix, topics.pick(stamp.publisher, subscriber, stamp.sequence));
+    }
+    is_topic(name, &plan.prefix, stamp.publisher)
 }

@@ -53,6 +53,10 @@ pub struct ThreadShared {
     /// Idle clients that were asked, and those that answered.
     pub asked: AtomicU64,
     pub alive: AtomicU64,
+    /// Pings that were answered.
+    pub pongs: AtomicU64,
+    /// Idle clients that heard the message for them.
+    pub heard: AtomicU64,
     /// Sockets that are open now: the one number here that falls.
     pub sockets: AtomicU64,
     pub published: AtomicU64,
@@ -72,6 +76,8 @@ pub struct Totals {
     pub died: u64,
     pub asked: u64,
     pub alive: u64,
+    pub pongs: u64,
+    pub heard: u64,
     pub sockets: u64,
     pub published: u64,
     pub acknowledged: u64,
@@ -125,6 +131,8 @@ impl Shared {
             died: sum(|thread| &thread.died),
             asked: sum(|thread| &thread.asked),
             alive: sum(|thread| &thread.alive),
+            pongs: sum(|thread| &thread.pongs),
+            heard: sum(|thread| &thread.heard),
             sockets: sum(|thread| &thread.sockets),
             published: sum(|thread| &thread.published),
             acknowledged: sum(|thread| &thread.acknowledged),

@@ -5,6 +5,7 @@ use super::roles::Note;
 use super::shared::Phase;
 use super::worker::{Worker, id, lend, reclaim};
 use crate::clock::{self, SECOND};
+use crate::plan::Leave;
 use crate::scenario::topic;
 use nix::errno::Errno;
 use quelea::base::{OutBuffer, ReasonCode};
@@ -85,11 +86,13 @@ impl Worker {
             Note::Subscribed(reason) if reason.byte() < self.plan.sub_qos.bits() => {
                 self.end(slot, format!("SUBACK: {reason:?} instead of QoS {}", self.plan.sub_qos.bits()));
             }
-            Note::Subscribed(_) => self.become_ready(slot),
+            Note::Subscribed(_) => self.subscribe(slot, role, false),
             Note::Pong => {
-                let connection = &mut self.connections[slot as usize];
+                let (connection, own) =
+                    (&mut self.connections[slot as usize], &self.shared.threads[self.index]);
+                own.pongs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 if std::mem::take(&mut connection.asked) {
-                    self.shared.threads[self.index].alive.fetch_add(1, std::sync::atomic::Ordering::Release);
+                    own.alive.fetch_add(1, std::sync::atomic::Ordering::Release);
                 }
             }
             Note::Disconnected(reason) => self.end(slot, format!("DISCONNECT: {reason:?}")),
@@ -98,23 +101,36 @@ impl Worker {
 
     /// CONNACK came: subscribes if the role says so.
     fn on_greeted(&mut self, slot: u32, role: Role) {
+        if let Role::Publisher(index) = role {
+            self.roles.publishers[index as usize].slot = Some(slot);
+        }
+        self.connections[slot as usize].stage = Stage::Subscribing;
+        self.subscribe(slot, role, true);
+    }
+
+    /// Subscribes to its first filters or to the next ones; if there are none, it is ready.
+    fn subscribe(&mut self, slot: u32, role: Role, is_first: bool) {
         let (_, number) = self.number(role);
-        let filter = match role {
-            Role::Subscriber(_) => Some(self.plan.topology.filter(&self.plan.prefix, number)),
-            Role::Idle(_) if self.plan.topology.idle_subscribe => {
-                Some(topic(&format!("{}/idle", self.plan.prefix), number))
+        let filters = match role {
+            Role::Subscriber(index) => {
+                let subscriber = &mut self.roles.subscribers[index as usize];
+                let from = subscriber.subscribed;
+                let filters = self.plan.topology.filters(&self.plan.prefix, number, from);
+                subscriber.subscribed += filters.len() as u32;
+                filters
             }
-            Role::Idle(_) => None,
-            Role::Publisher(index) => {
-                self.roles.publishers[index as usize].slot = Some(slot);
-                None
+            Role::Idle(_) if self.plan.topology.idle_subscribe && is_first => {
+                vec![topic(&self.plan.idle_prefix(), number)]
             }
+            Role::Idle(_) | Role::Publisher(_) => Vec::new(),
         };
-        let Some(filter) = filter else { return self.become_ready(slot) };
+        if filters.is_empty() {
+            return self.become_ready(slot);
+        }
         let connection = &mut self.connections[slot as usize];
-        connection.stage = Stage::Subscribing;
         lend(&mut self.spare, &mut connection.client);
-        let filters = [SubscribeFilter::new(&filter, self.plan.sub_qos)];
+        let filters: Vec<_> =
+            filters.iter().map(|filter| SubscribeFilter::new(filter, self.plan.sub_qos)).collect();
         if let Err(refusal) = connection.client.subscribe(clock::mqtt(self.now), &filters, None) {
             self.end(slot, format!("SUBSCRIBE: {refusal}"));
         }
@@ -237,7 +253,7 @@ impl Worker {
         end < self.connections.len()
     }
 
-    /// Says good-bye, some clients each turn; after a while closes what the broker has not.
+    /// Says good-bye, or just closes, some clients each turn; after a while closes what the broker has not.
     pub(super) fn keep_leaving(&mut self) -> bool {
         let end = (self.rounds + BATCH).min(self.connections.len());
         for slot in self.rounds..end {
@@ -247,6 +263,10 @@ impl Worker {
                 continue;
             }
             connection.stage = Stage::Leaving;
+            if self.plan.leave == Leave::Drop {
+                self.end(slot as u32, String::new());
+                continue;
+            }
             lend(&mut self.spare, &mut connection.client);
             connection.client.disconnect(ReasonCode::Success);
             self.touch(slot as u32);

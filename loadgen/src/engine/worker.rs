@@ -47,6 +47,7 @@ pub struct Worker {
     pub(super) spare: Vec<Vec<u8>>,
     pub(super) pool: BufferPool,
     pub(super) payload: Vec<u8>,
+    pub(super) topic: String,
     /// Nanoseconds of the monotonic clock, read several times a turn.
     pub(super) now: u64,
     pub(super) phase: Phase,
@@ -89,6 +90,7 @@ impl Worker {
             spare: Vec::new(),
             pool: BufferPool::new(SPARE_MAX),
             payload: Vec::new(),
+            topic: String::new(),
             now,
             phase: Phase::Prepare,
             leaving: usize::MAX,
@@ -251,6 +253,7 @@ impl Worker {
         own.published.store(self.schedule.published, Ordering::Release);
         own.acknowledged.store(counts.acknowledged, Ordering::Release);
         own.received.store(counts.received, Ordering::Release);
+        own.heard.store(self.roles.heard.len() as u64, Ordering::Release);
         own.sockets.store(self.sockets as u64, Ordering::Relaxed);
         for (thread, bell) in self.roles.bells.iter_mut().enumerate() {
             if !mem::take(bell) || thread == self.index {

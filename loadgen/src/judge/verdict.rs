@@ -90,6 +90,15 @@ pub struct PublisherEnd {
     pub unacknowledged: BTreeSet<u64>,
     /// Sequence numbers the broker refused.
     pub refused: BTreeSet<u64>,
+    /// If each message goes to one subscriber: how many went to each, by number; the sequence numbers are those of the pair then.
+    pub lanes: Vec<u64>,
+}
+
+impl PublisherEnd {
+    /// Messages that subscriber `number` must get.
+    fn due(&self, number: usize) -> u64 {
+        if self.lanes.is_empty() { self.published } else { self.lanes.get(number).copied().unwrap_or(0) }
+    }
 }
 
 /// A subscriber at the end of the run.
@@ -125,7 +134,7 @@ impl Verdict {
     }
 }
 
-/// Counts what is due, what came and what did not. `publishers` are all, by number.
+/// Counts what is due, what came and what did not. `publishers` and `subscribers` are all, by number.
 pub fn judge(publishers: &[&PublisherEnd], subscribers: &[&SubscriberEnd], qos: QoS, counts: &mut Counts) {
     counts.published += publishers.iter().map(|publisher| publisher.published).sum::<u64>();
     for publisher in publishers {
@@ -133,27 +142,28 @@ pub fn judge(publishers: &[&PublisherEnd], subscribers: &[&SubscriberEnd], qos: 
             counts.unacknowledged += publisher.unacknowledged.len() as u64;
         }
     }
-    for subscriber in subscribers {
+    for (number, subscriber) in subscribers.iter().enumerate() {
         let heard = publishers.iter().skip(subscriber.first_publisher as usize);
         for (publisher, stream) in heard.zip(&subscriber.streams) {
-            counts.expected += publisher.published;
+            let due = publisher.due(number);
+            counts.expected += due;
             counts.received += stream.received();
             counts.duplicated += stream.duplicated();
             counts.out_of_order += stream.out_of_order();
-            let missing: u64 = stream.missing(publisher.published).map(|(from, to)| to - from).sum();
-            let lost = if subscriber.is_dead { 0 } else { lost(publisher, stream, qos) };
+            let missing: u64 = stream.missing(due).map(|(from, to)| to - from).sum();
+            let lost = if subscriber.is_dead { 0 } else { lost(publisher, stream, due, qos) };
             counts.lost += lost;
             counts.undeliverable += missing - lost;
         }
     }
 }
 
-/// Of what did not come, what should have.
-fn lost(publisher: &PublisherEnd, stream: &Stream, qos: QoS) -> u64 {
+/// Of what did not come of the first `due` messages, what should have.
+fn lost(publisher: &PublisherEnd, stream: &Stream, due: u64, qos: QoS) -> u64 {
     let mut lost = 0;
-    for (from, to) in stream.missing(publisher.published) {
+    for (from, to) in stream.missing(due) {
         // Whether a dead publisher's last QoS 0 messages ever reached the broker, nobody knows.
-        let is_tail = to == publisher.published;
+        let is_tail = to == due;
         if publisher.is_dead && is_tail && qos == QoS::AtMostOnce {
             continue;
         }
@@ -286,6 +296,16 @@ mod tests {
         let end = PublisherEnd { is_dead: true, ..publisher(10) };
         let tail = counts(end, subscriber(&[0, 1, 3]), QoS::AtMostOnce);
         assert_eq!((tail.lost, tail.undeliverable), (1, 6));
+    }
+
+    /// What went to one subscriber is not due at another.
+    #[test]
+    fn lanes_are_judged_one_by_one() {
+        let end = PublisherEnd { lanes: vec![2, 3], ..publisher(5) };
+        let mut counts = Counts::default();
+        let subscribers = [subscriber(&[0, 1]), subscriber(&[0, 2])];
+        judge(&[&end], &subscribers.iter().collect::<Vec<_>>(), QoS::AtMostOnce, &mut counts);
+        assert_eq!((counts.published, counts.expected, counts.received, counts.lost), (5, 5, 4, 1));
     }
 
     #[test]

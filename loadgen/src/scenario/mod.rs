@@ -5,13 +5,18 @@ mod conn;
 mod fanin;
 mod fanout;
 mod pair;
+mod topics;
 
 pub use conn::ConnArgs;
 pub use fanin::FaninArgs;
 pub use fanout::FanoutArgs;
 pub use pair::PairArgs;
+pub use topics::{Topics, TopicsArgs};
 
 use std::ops::Range;
+
+/// Filters in one SUBSCRIBE at most.
+pub const FILTERS_MAX: usize = 200;
 
 /// The clients of a run, and which publishers a subscriber hears.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +40,8 @@ pub enum Wiring {
     Pairs,
     /// Every subscriber hears every publisher.
     All,
+    /// Every subscriber has many topics, and each message goes to one of all topics.
+    Topics(Topics),
 }
 
 impl Topology {
@@ -46,7 +53,7 @@ impl Topology {
     /// Subscribers that each message is delivered to.
     pub fn fan(&self) -> u64 {
         match self.wiring {
-            Wiring::Pairs => 1,
+            Wiring::Pairs | Wiring::Topics(_) => 1,
             Wiring::All => u64::from(self.subscribers),
         }
     }
@@ -55,17 +62,28 @@ impl Topology {
     pub fn hears(&self, subscriber: u32) -> Range<u32> {
         match self.wiring {
             Wiring::Pairs => subscriber..subscriber + 1,
-            Wiring::All => 0..self.publishers,
+            Wiring::All | Wiring::Topics(_) => 0..self.publishers,
         }
     }
 
-    /// The filter of `subscriber`.
-    pub fn filter(&self, prefix: &str, subscriber: u32) -> String {
-        match self.wiring {
+    /// The filters of `subscriber`, from number `from` on, at most [`FILTERS_MAX`] of them: none if it has no more.
+    pub fn filters(&self, prefix: &str, subscriber: u32, from: u32) -> Vec<String> {
+        let all = match self.wiring {
+            Wiring::Topics(topics) => {
+                let own = topics.of(subscriber).skip(from as usize).take(FILTERS_MAX);
+                return own.map(|topic| topics.filter(prefix, topic)).collect();
+            }
             Wiring::Pairs => topic(prefix, subscriber),
             Wiring::All if self.publishers == 1 => topic(prefix, 0),
             Wiring::All => format!("{prefix}/+"),
-        }
+        };
+        if from == 0 { vec![all] } else { Vec::new() }
+    }
+
+    /// Pairs of a publisher and a subscriber that have sequence numbers of their own, for each publisher; 0 if what a publisher
+    /// publishes goes to all who hear it.
+    pub fn lanes(&self) -> usize {
+        if matches!(self.wiring, Wiring::Topics(_)) { self.subscribers as usize } else { 0 }
     }
 
     /// The clients of thread `index` of `count`. Pairs stay together; a few subscribers of many publishers sit on the last threads.

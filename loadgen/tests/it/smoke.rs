@@ -75,6 +75,8 @@ fn the_real_broker_keeps_its_promises() {
         &format!("fanin --clients 22 --subscribers 2 {short}"),
         &format!("fanout --clients 51 {short} --threads 2"),
         &format!("fanout --clients 51 {short} --qos 1 --rate 50"),
+        &format!("topics --clients 20 --filters 5000 --wildcards 10 {short} --threads 2"),
+        &format!("topics --clients 6 --filters 3 --wildcards 100 --rate 2000 {short} --protocol 5.0"),
     ] {
         // Looking at the broker's memory afterwards takes a second.
         let cost = if args.contains("--subscribe ") { format!("--broker-pid {pid}") } else { String::new() };
@@ -116,4 +118,76 @@ fn a_generator_with_nothing_to_do_was_not_the_limit() {
     let generator = &run.report["generator"];
     assert_eq!(generator["was_bottleneck"], false, "{generator}");
     assert_eq!(generator["bottleneck"].to_string(), "[]");
+}
+
+/// Every case runs, goals are judged, and a row that nobody can be measured in does not end it.
+#[test]
+fn the_full_suite_judges_its_goals() {
+    let broker = Broker::start(1);
+    let folder = broker.folder.clone();
+    let [json, markdown] = ["full.json", "full.md"].map(|name| folder.join(name).display().to_string());
+    let output = Command::new(env!("CARGO_BIN_EXE_quelea-loadgen"))
+        .args([
+            "compare",
+            "full",
+            "--rounds=1",
+            "--secs=0.2",
+            "--only=5,000/s QoS 0",
+            "--only=idle clients with a QoS 0",
+        ])
+        .args(["--only=one in flight", "--idle-clients=50", "--many-clients=100", "--args=--warmup 0"])
+        .arg(format!("--target=quelea={}", broker.address))
+        .arg(format!("--pid=quelea={}", broker.child.id()))
+        .args(["--shards=quelea=1", "--about=quelea=the one under test", "--target=mosquitto=127.0.0.1:1"])
+        .args(["--json", &json, "--markdown", &markdown])
+        .output()
+        .expect("the binary under test starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "a broker that is not there is a result: {output:?}");
+    assert_eq!(std::fs::read_to_string(markdown).unwrap(), text);
+    for line in [
+        "- quelea: the one under test",
+        "| **100 idle clients with a QoS 0 subscription** | exact | - |",
+        "| **open loop 5,000/s QoS 0** | exact",
+        "| echo floor: ",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert!(report["machine"]["cores"].as_u64() > Some(0), "{report}");
+    let goals: Vec<&serde_json::Value> = report["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|case| case["goals"].as_array().unwrap())
+        .collect();
+    let judged = goals.iter().filter(|goal| goal["met"].is_boolean()).count();
+    // Bytes and connects of idle clients, CPU of pairs over the floor and of topics over pairs; not what compares with who is not there.
+    assert_eq!((goals.len(), judged), (7, 4), "{goals:?}");
+}
+
+/// The million, with few: all of its goals but those that need many.
+#[test]
+fn many_are_held_written_to_and_dropped() {
+    let broker = Broker::start(2);
+    let pid = broker.child.id();
+    let run = run(
+        broker.address,
+        &format!(
+            "million --clients 400 --source 127.0.0.2-127.0.0.5 --keep-alive 1 --hold 3 --share 10 --settle 2 --broker-pid {pid}"
+        ),
+    );
+    assert_eq!((run.code, run.verdict()), (0, "exact"), "{}", run.report);
+    let after = &run.report["after"];
+    assert_eq!((&after["written"], &after["heard"]), (&40.into(), &40.into()), "{after}");
+    // A keep alive of a second for three: at least two pings each, and the question at the end.
+    assert!(after["pings_answered"].as_u64() >= Some(3 * 400), "{after}");
+    assert!(after["drop_secs"].as_f64() < Some(10.0), "{after}");
+    assert!(!after["broker_rss"].as_array().unwrap().is_empty(), "{after}");
+    let witness = &after["witness"];
+    assert_eq!(witness["published"], witness["received"], "{after}");
+    assert!(witness["latency_us_meanwhile"]["count"].as_u64() > Some(0), "{after}");
+    let met: Vec<bool> =
+        run.report["goals"].as_array().unwrap().iter().map(|goal| goal["met"].as_bool().unwrap()).collect();
+    assert_eq!(met[..3], [true; 3], "{}", run.report["goals"]);
 }
