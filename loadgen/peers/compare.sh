@@ -6,7 +6,7 @@
 #
 # Results: target/compare/full.md and full.json (OUT=folder: elsewhere).
 #
-#   SUITE=quick                another suite than full
+#   SUITE=quick, SUITE=growth  another suite than full; growth is without peers, and has charts too (growth.svg)
 #   QUELEA=..., LOADGEN=...    binaries, instead of building them
 #   MOSQUITTO=..., RABBITMQ=...  the peers' binaries, if `mosquitto` and `rabbitmq-server` are not on PATH; none: without that peer
 #   MOSQUITTO_AT=host:port MOSQUITTO_PID=pid, RABBITMQ_AT=... RABBITMQ_PID=...  a peer that runs already (in a container, say): it is left alone
@@ -121,12 +121,16 @@ LOADGEN=${LOADGEN:-$root/target/release/quelea-loadgen}
 mkdir -p "$out"
 start_quelea quelea "$port" 2
 start_quelea quelea-1 $((port + 1)) 1
-start_mosquitto
-start_rabbitmq
+suite=${SUITE:-full}
+if [[ $suite != growth ]]; then
+    start_mosquitto
+    start_rabbitmq
+else
+    arguments+=(--svg "$out/growth.svg")
+fi
 [[ " ${arguments[*]} " != *" mosquitto="* ]] || arguments+=(--baseline mosquitto)
 # Peers have a descriptor for each client, and some more.
 descriptors=$(ulimit -n)
 ((descriptors == 0 || descriptors >= 16000)) || arguments+=(--idle-clients $((descriptors - 1000)))
-suite=${SUITE:-full}
 "$LOADGEN" compare "$suite" "${arguments[@]}" --json "$out/$suite.json" --markdown "$out/$suite.md" "$@"
 echo "written: $out/$suite.md, $out/$suite.json" >&2

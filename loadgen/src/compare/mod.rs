@@ -4,8 +4,10 @@
 //! order is A B A B: what changes slowly on the machine hits all brokers alike. A run that breaks a promise is shown as such
 //! in the table, and its numbers are not used. What was measured so far is written after every case.
 
+mod chart;
 mod full;
 mod goal;
+mod growth;
 mod suite;
 mod table;
 
@@ -41,16 +43,16 @@ pub struct CompareArgs {
     /// What a broker is, as NAME=TEXT, such as its version: stands above the table (repeatable)
     #[arg(long, value_name = "NAME=TEXT")]
     pub about: Vec<String>,
-    /// How often each case runs against each broker [default: quick 2, full 3]
+    /// How often each case runs against each broker [default: quick 2, others 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: Option<u32>,
-    /// Seconds measured in each run [default: quick 2, full 3]
+    /// Seconds measured in each run [default: full 3, others 2]
     #[arg(long)]
     pub secs: Option<f64>,
     /// Idle clients in the memory cases
     #[arg(long, default_value_t = 15_000, value_name = "N")]
     pub idle_clients: u32,
-    /// Idle clients and subscribers of brokers that need no descriptor for each (full)
+    /// Idle clients and subscribers of brokers that need no descriptor for each (full, growth)
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     pub many_clients: u32,
     /// Only cases whose name holds this (repeatable)
@@ -65,6 +67,9 @@ pub struct CompareArgs {
     /// Write the table there
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<PathBuf>,
+    /// Write the charts there as SVG (growth)
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 /// A broker.
@@ -80,7 +85,7 @@ pub struct Target {
     pub about: Option<String>,
 }
 
-/// Compares; says whether every promise was kept. In the full suite every broker is measured to the end, and what it breaks is a
+/// Compares; says whether every promise was kept. But for the quick suite every broker is measured to the end, and what it breaks is a
 /// result like any other.
 ///
 /// # Errors
@@ -116,7 +121,7 @@ pub fn compare(args: &CompareArgs) -> Result<bool> {
         write(args, &results, number + 1 == cases.len())?;
     }
     let is_broken = reports.iter().flatten().flatten().any(|report| report["verdict"] == "broken");
-    Ok(!is_broken || args.suite == Suite::Full)
+    Ok(!is_broken || args.suite.needs_exact())
 }
 
 /// Writes what there is so far; at the end prints it too.
@@ -127,6 +132,9 @@ fn write(args: &CompareArgs, results: &Results<'_>, is_last: bool) -> Result<()>
     }
     if let Some(path) = &args.markdown {
         std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let (Some(path), Some(charts)) = (&args.svg, chart::svg(results)) {
+        std::fs::write(path, charts).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&results.to_json())? + "\n")
@@ -227,7 +235,7 @@ impl Runner<'_> {
         }
         more.extend(self.args.args.split_whitespace().map(str::to_owned));
         match self.run(&case.args, &more) {
-            Err(error) if self.args.suite == Suite::Full => {
+            Err(error) if self.args.suite.needs_exact() => {
                 Ok(json!({"verdict": "broken", "broken": [format!("{error:#}")]}))
             }
             result => result.with_context(|| format!("{} against {}", case.name, target.name)),

@@ -1,7 +1,7 @@
 //! Suites: which cases are run, and which of their numbers stand in the table.
 
-use super::full;
 use super::goal::Goal;
+use super::{full, growth};
 use clap::ValueEnum;
 
 /// Which cases.
@@ -11,6 +11,20 @@ pub enum Suite {
     Quick,
     /// Everything that there is a goal for, with the goals: about 25 minutes for four brokers
     Full,
+    /// How the cost grows with clients and filters, as charts: about ten minutes for two brokers
+    Growth,
+}
+
+/// Where a case stands in a chart.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Point {
+    /// The chart's title, with the unit of what is measured.
+    pub chart: &'static str,
+    /// What x counts.
+    pub axis: &'static str,
+    pub x: f64,
+    /// The number that is drawn, by where it stands in the report.
+    pub pointer: &'static str,
 }
 
 /// One case.
@@ -28,6 +42,8 @@ pub struct Case {
     pub goals: Vec<(&'static str, Goal)>,
     /// The echo floor is measured beside it.
     pub with_floor: bool,
+    /// If it is part of a chart.
+    pub point: Option<Point>,
 }
 
 /// A number of a report.
@@ -103,6 +119,7 @@ impl Case {
             metrics,
             goals: Vec::new(),
             with_floor: false,
+            point: None,
         }
     }
 
@@ -124,6 +141,7 @@ impl Suite {
         match self {
             Self::Quick => "quick",
             Self::Full => "full",
+            Self::Growth => "growth",
         }
     }
 
@@ -132,12 +150,13 @@ impl Suite {
         match self {
             Self::Quick => (2, 2.0),
             Self::Full => (3, 3.0),
+            Self::Growth => (3, 2.0),
         }
     }
 
-    /// Whether only runs count in which every message came, once.
+    /// Whether only runs count in which every message came, once; what a broker breaks is a result then, and no failure.
     pub fn needs_exact(self) -> bool {
-        self == Self::Full
+        self != Self::Quick
     }
 
     /// Its cases.
@@ -145,6 +164,7 @@ impl Suite {
         match self {
             Self::Quick => quick(scale),
             Self::Full => full::cases(scale),
+            Self::Growth => growth::cases(scale),
         }
     }
 }

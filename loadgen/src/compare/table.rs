@@ -83,6 +83,12 @@ impl Results<'_> {
         Some(self.spread(case, metric, target)?.median)
     }
 
+    /// The same with the lowest and the highest run.
+    pub fn range(&self, case: usize, metric: Metric, target: usize) -> Option<[f64; 3]> {
+        let Spread { median, lowest, highest } = self.spread(case, metric, target)?;
+        Some([median, lowest, highest])
+    }
+
     fn floor_spread(&self) -> Option<Spread> {
         Spread::of(self.floors.iter().filter_map(|report| report["cpu_us"].as_f64()).collect())
     }

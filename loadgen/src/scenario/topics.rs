@@ -28,34 +28,42 @@ pub struct TopicsArgs {
     /// Of these, how many have a wildcard, in percent.
     #[arg(long, default_value_t = 5, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
     pub wildcards: u32,
+    /// Of the clients, how many subscribe; the rest publishes [default: half]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub subscribers: Option<u32>,
     #[command(flatten)]
     pub common: Common,
 }
 
 impl TopicsArgs {
-    /// Half publish, half subscribe.
+    /// Some subscribe, the rest publishes.
     ///
     /// # Errors
     /// If somebody stays alone, has no filter, or the QoS is not 0.
     pub fn topology(&self) -> Result<Topology> {
         let clients = self.common.clients;
+        let subscribers = self.subscribers.unwrap_or(clients / 2);
         ensure!(
-            clients >= 2 && clients.is_multiple_of(2),
-            "half of the clients publish, half subscribe: --clients {clients} is not even"
+            subscribers >= 1 && clients > subscribers,
+            "there must be subscribers and publishers: --clients {clients} - --subscribers {subscribers}"
         );
-        let half = clients / 2;
-        ensure!(self.filters >= half, "{half} subscribers need a filter each: --filters {}", self.filters);
+        let publishers = clients - subscribers;
+        ensure!(
+            self.filters >= subscribers,
+            "{subscribers} subscribers need a filter each: --filters {}",
+            self.filters
+        );
         ensure!(self.common.qos == 0, "--qos {}: this scenario is for QoS 0", self.common.qos);
         ensure!(
-            u64::from(half) * u64::from(half) <= LANES_MAX,
-            "{half} publishers x {half} subscribers: at most {LANES_MAX} pairs of them are followed"
+            u64::from(publishers) * u64::from(subscribers) <= LANES_MAX,
+            "{publishers} publishers x {subscribers} subscribers: at most {LANES_MAX} pairs of them are followed"
         );
-        let topics = Topics { count: self.filters, wildcards: self.wildcards, subscribers: half };
+        let topics = Topics { count: self.filters, wildcards: self.wildcards, subscribers };
         Ok(Topology {
             idle: 0,
             idle_subscribe: false,
-            publishers: half,
-            subscribers: half,
+            publishers,
+            subscribers,
             wiring: Wiring::Topics(topics),
         })
     }

@@ -191,3 +191,27 @@ fn many_are_held_written_to_and_dropped() {
         run.report["goals"].as_array().unwrap().iter().map(|goal| goal["met"].as_bool().unwrap()).collect();
     assert_eq!(met[..3], [true; 3], "{}", run.report["goals"]);
 }
+
+/// Everything small: what is a point is drawn.
+#[test]
+fn growth_is_drawn() {
+    let broker = Broker::start(1);
+    let svg = broker.folder.join("growth.svg");
+    let output = Command::new(env!("CARGO_BIN_EXE_quelea-loadgen"))
+        .args(["compare", "growth", "--rounds=1", "--secs=0.5", "--many-clients=40", "--args=--warmup 0"])
+        .args(["--only=idle clients", "--only=filters"])
+        .arg(format!("--target=one shard=127.0.0.1:{}", broker.address.port()))
+        .arg(format!("--pid=one shard={}", broker.child.id()))
+        .arg("--svg")
+        .arg(&svg)
+        .output()
+        .expect("the binary under test starts");
+    assert!(output.status.success(), "{output:?}");
+    let svg = std::fs::read_to_string(svg).expect("it was written");
+    // One for each idle case, and for each number of filters, unless the machine was so busy that nothing was delivered in so short a time.
+    assert!((4..=7).contains(&svg.matches("<circle").count()), "{svg}");
+    assert!(
+        svg.contains("one shard</text>") && svg.contains("idle client, one subscription each</text>"),
+        "{svg}"
+    );
+}
