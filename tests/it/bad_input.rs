@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use crate::wire::{Packet, Wire, connect, connect_with, packet, publish, subscribe, text};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::time::{Duration, Instant};
 
 /// Two well-behaved clients that have to be able to talk after every offence.
@@ -267,4 +268,74 @@ fn one_connection_too_many_is_told() {
         assert_eq!(wire.receive().map(|pong| pong.first), Some(0xD0));
     }
     broker.stop();
+}
+
+/// One over `mqtt.max_connections` is answered, but not any number of them at once: the kernel keeps the others waiting.
+#[test]
+fn strangers_beyond_their_bound_are_accepted_when_others_have_gone() {
+    raise_descriptor_limit();
+    let settings = ["quelea.shards=1", "mqtt.max_connections=1", "mqtt.login_timeout=600000"];
+    let broker = Broker::start(&settings);
+    let waits = "accepting waits: too many clients over mqtt.max_connections";
+    let mut silent: Vec<Wire> = (0..1024).map(|_| Wire::open(broker.address())).collect();
+    // At the bound: this one is heard.
+    let mut last = Wire::connected(broker.address(), 4, "last");
+    broker.wait_for_line(0, waits);
+    let mut beyond = Wire::open(broker.address());
+    beyond.send(&connect(4, "beyond"));
+    last.send(&[0xC0, 0]);
+    assert_eq!(last.receive().map(|pong| pong.first), Some(0xD0));
+    assert!(!beyond.hears_within(Duration::from_millis(300)), "nobody has heard it yet");
+    silent.pop();
+    let connack = beyond.receive().expect("it is heard now");
+    assert_eq!((connack.first, connack.body[1]), (0x20, 5), "and is one too many");
+    broker.stop();
+}
+
+/// A small table of descriptors a ring, and hardly any for further rings: what is left tells the clients.
+#[test]
+fn full_descriptor_tables_are_told() {
+    raise_descriptor_limit();
+    // Each listener takes a descriptor that a ring could have.
+    let listeners: Vec<String> = (0..105)
+        .map(|n| format!("mqtt.listeners.tcp.{n}=127.0.0.1:0"))
+        .chain(["quelea.shards=1".into()])
+        .collect();
+    let broker =
+        Broker::start_with_descriptors(&listeners.iter().map(String::as_str).collect::<Vec<_>>(), 128);
+    let mut kept = Vec::new();
+    let code = loop {
+        let mut wire = Wire::open(broker.address());
+        wire.send(&connect(4, &format!("kept-{}", kept.len())));
+        let connack = wire.receive().expect("told, also when nothing is left");
+        assert_eq!(connack.first, 0x20);
+        if connack.body[1] != 0 {
+            break connack.body[1];
+        }
+        kept.push(wire);
+        assert!(kept.len() < 8192, "no end of descriptors");
+    };
+    // Of the last table, one for each listener and 16 more are kept for telling.
+    assert_eq!((code, kept.len() % 128), (3, 128 - 106 - 16), "after {} clients", kept.len());
+    broker.wait_for_line(0, "no further network ring can be opened");
+    broker.wait_for_line(
+        0,
+        "the descriptor tables of its shard are full; raise the descriptor limit (`ulimit -n`",
+    );
+    // One goes, another comes.
+    let mut first = kept.remove(0);
+    first.send(&[0xE0, 0]);
+    first.assert_closed();
+    kept.push(Wire::connected(broker.address(), 4, "another"));
+    for wire in &mut kept {
+        wire.send(&[0xC0, 0]);
+        assert_eq!(wire.receive().map(|pong| pong.first), Some(0xD0));
+    }
+    broker.stop();
+}
+
+/// So many connections need more descriptors than some systems give a process unasked.
+fn raise_descriptor_limit() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit it is allowed");
 }

@@ -45,7 +45,7 @@ impl Process {
     }
 
     /// The same, with room for so many descriptors: in the process, and in each ring.
-    fn start_with_descriptors(args: &[&str], descriptors: u32) -> Self {
+    pub(crate) fn start_with_descriptors(args: &[&str], descriptors: u32) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_quelea")]);
@@ -120,7 +120,8 @@ impl Broker {
         });
         let field =
             |name: &str| ready.split(' ').find_map(|field| field.strip_prefix(name)).map(str::to_owned);
-        let address = field("mqtt=").and_then(|address| address.parse().ok());
+        // The first, where there are several.
+        let address = field("mqtt=").and_then(|addresses| addresses.split(',').next()?.parse().ok());
         let address: SocketAddr = address.unwrap_or_else(|| panic!("no address in: {ready}"));
         assert_ne!(address.port(), 0, "{ready}");
         let shards = settings.iter().find_map(|setting| setting.strip_prefix("quelea.shards="));

@@ -36,6 +36,15 @@ fn sigterm_tells_clients_and_ends_with_status_0() {
 }
 
 #[test]
+fn a_descriptor_limit_that_is_too_low_is_named() {
+    Broker::start_with_descriptors(&["quelea.shards=1"], 128).stop();
+    let args = ["--set=quelea.shards=1", "--set=mqtt.listeners.tcp.a=127.0.0.1:0"];
+    let (status, lines) = Process::start_with_descriptors(&args, 127).wait();
+    assert_eq!(status.code(), Some(1), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("127") && line.contains("LimitNOFILE")), "{lines:#?}");
+}
+
+#[test]
 fn a_taken_port_is_named() {
     let broker = Broker::with_shards(1);
     let address = broker.address().to_string();

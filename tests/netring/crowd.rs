@@ -15,8 +15,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// Nothing happens for so long only if something is broken.
-const STALL_MS: u16 = 10_000;
+/// Nothing happens for so long only if something is broken. The kernel probes a window that was closed for long only now and then.
+const STALL_MS: u16 = 60_000;
 /// Nothing happens for so long when what can get stuck is stuck.
 const SETTLED_MS: u16 = 3;
 
@@ -79,11 +79,11 @@ impl Crowd {
 
     /// Runs all clients to their end.
     pub(crate) fn run(mut self) -> Tally {
-        let mut count_max = 12;
+        let mut count_max = 36;
         while !(self.waiting.is_empty() && self.clients.is_empty()) {
             if self.rng.chance(5) {
                 // At times more than fit into both tables together, at times nearly none.
-                count_max = [2, 12, 12, 24, 48][self.rng.size(0, 4)];
+                count_max = [2, 36, 36, 72, 144][self.rng.size(0, 4)];
             }
             while self.clients.len() < count_max {
                 let Some(plan) = self.waiting.pop() else { break };

@@ -1,32 +1,41 @@
-//! An echo server on one small ring, as unsteady as can be: it pauses, throttles, cancels, leaves, holds on to buffers, and gives
-//! connections away to the other host in mid-stream.
+//! An echo server on small rings, as unsteady as can be: it pauses, throttles, cancels, leaves, holds on to buffers, and gives
+//! connections away to the other host in mid-stream. It has one ring at first, and opens others when that fills up, as a shard does.
 //!
-//! Every turn it counts what the ring has in flight against what it knows of itself, and at the end nothing may be left.
+//! Every turn it counts what each ring has in flight against what it knows of itself, and at the end nothing may be left.
 
 use crate::link::{Link, Moving};
 use crate::rng::Rng;
 use crate::whole;
 use nix::errno::Errno;
 use quelea::base::{ConnectionId, OutBuffer, Slab};
-use quelea::runtime::net::{
-    Buffer, Completion, Descriptor, Ended, NetRing, ReceiveBuffers, RingFd, RingOptions,
-};
+use quelea::runtime::net::{Buffer, Completion, Descriptor, Ended, RingFd, RingShare, Rings, RingsOptions};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-pub(crate) const OPTIONS: RingOptions = RingOptions { submissions: 8, completions: 8, descriptors: 16 };
 pub(crate) const BUFFERS: u16 = 4;
 pub(crate) const BUFFER_SIZE: u32 = 200;
-/// Operations in flight for ever: the event descriptor's.
+/// Descriptors of each ring.
+pub(crate) const DESCRIPTORS: u32 = 16;
+const SHARE: RingShare = RingShare { submissions: 8, completions: 8, buffers: BUFFERS, granted: 2 };
+const OPTIONS: RingsOptions = RingsOptions {
+    first: SHARE,
+    further: SHARE,
+    descriptors: DESCRIPTORS,
+    buffer_size: BUFFER_SIZE,
+    count_max: RINGS,
+};
+/// Rings a host opens in the end.
+pub(crate) const RINGS: usize = 3;
+/// Operations in flight for ever in the first ring: the event descriptor's.
 pub(crate) const PERMANENT: u32 = 1;
 /// Accepts the listening host keeps in flight.
 const ACCEPTS: usize = 3;
 /// Nothing happens for so long only if something is broken.
-const STALL: Duration = Duration::from_secs(10);
+const STALL: Duration = Duration::from_secs(60);
 /// A turn of a host that has something to do by itself.
 const TURN: Duration = Duration::from_millis(1);
 
@@ -35,16 +44,12 @@ const TURN: Duration = Duration::from_millis(1);
 pub(crate) struct Shared {
     /// Connections that were accepted and not closed.
     pub(crate) live: AtomicUsize,
+    /// The rings of each host, from its first on.
+    pub(crate) rings: [Mutex<Vec<RingFd>>; 2],
     /// No more clients come.
     pub(crate) stopping: AtomicBool,
     /// Rings are dropped together: a doorbell may still be on its way.
     pub(crate) end: Barrier,
-}
-
-/// The other host.
-pub(crate) struct Other {
-    pub(crate) ring: RingFd,
-    pub(crate) door: Sender<Link>,
 }
 
 /// What has happened; every one of these must have.
@@ -64,7 +69,16 @@ pub(crate) struct Seen {
     pub(crate) late_bytes: usize,
     pub(crate) handed_over: usize,
     pub(crate) handed_over_with_bytes: usize,
+    /// Hand-overs that found a ring full and tried the host's next.
+    pub(crate) hand_overs_again: usize,
     pub(crate) hand_overs_refused: usize,
+    pub(crate) rings_opened: usize,
+    /// Connections that further rings accepted.
+    pub(crate) accepted_further: usize,
+    /// Connections handed over into further rings.
+    pub(crate) landed_further: usize,
+    /// Buffers that further rings received into.
+    pub(crate) received_further: usize,
     /// Sends in flight for many turns.
     pub(crate) sends_stuck: usize,
     pub(crate) sends_cancelled: usize,
@@ -73,17 +87,20 @@ pub(crate) struct Seen {
     pub(crate) failed: usize,
 }
 
-/// One server, one ring, one thread.
+/// One server, one thread.
 pub(crate) struct Host {
-    ring: NetRing,
+    /// 0 or 1.
+    me: usize,
+    rings: Rings,
     shared: Arc<Shared>,
-    other: Other,
+    /// The other host's.
+    door: Sender<Link>,
     arrivals: Receiver<Link>,
     /// The listening host has one.
     listener: Option<TcpListener>,
     links: Slab<Link>,
-    /// Buffers given back a turn late.
-    held: Vec<Buffer>,
+    /// Buffers given back a turn late, each with its ring.
+    held: Vec<(usize, Buffer)>,
     accepts_cancelled: bool,
     rng: Rng,
     turn: u64,
@@ -93,27 +110,23 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// The ring of a host, on the thread that will run it.
-    pub(crate) fn ring(event: Arc<OwnedFd>) -> NetRing {
-        let (buffers, tokens) = ReceiveBuffers::new(BUFFERS, BUFFER_SIZE);
-        let mut ring = NetRing::new(OPTIONS, buffers).expect("the kernel has io_uring");
-        tokens.into_iter().for_each(|token| ring.publish(token));
-        ring.watch(event);
-        ring
-    }
-
+    /// A host with one ring, on the thread that will run it.
     pub(crate) fn new(
-        ring: NetRing,
+        me: usize,
+        event: Arc<OwnedFd>,
         shared: Arc<Shared>,
-        other: Other,
+        door: Sender<Link>,
         arrivals: Receiver<Link>,
         listener: Option<TcpListener>,
         rng: Rng,
     ) -> Self {
+        let rings = Rings::new(OPTIONS, event).expect("the kernel has io_uring");
+        shared.publish(me, rings.ring_fd(0));
         Self {
-            ring,
+            me,
+            rings,
             shared,
-            other,
+            door,
             arrivals,
             listener,
             links: Slab::default(),
@@ -134,7 +147,7 @@ impl Host {
         }
         self.stop_accepting();
         self.tally();
-        whole::check(&mut self.ring);
+        whole::check(&mut self.rings);
         self.shared.end.wait();
         self.seen
     }
@@ -142,23 +155,21 @@ impl Host {
     fn turn(&mut self) {
         self.turn += 1;
         self.wait();
-        let mut completions = Vec::new();
-        self.ring.reap(&mut completions);
-        if !completions.is_empty() {
-            self.active = Instant::now();
-        }
         let mut buffers = std::mem::take(&mut self.held);
-        for completion in completions {
-            self.on_completion(completion);
-        }
+        self.reap();
         while let Ok(link) = self.arrivals.try_recv() {
-            self.ring.adopt(link.descriptor);
+            self.seen.landed_further += usize::from(link.ring > 0);
+            self.rings.at(link.ring).adopt(link.descriptor);
             self.insert(link);
         }
         if self.rng.chance(700) {
             buffers.append(&mut self.held);
         }
-        buffers.into_iter().for_each(|buffer| self.ring.publish(buffer));
+        buffers.into_iter().for_each(|(ring, buffer)| self.rings.at(ring).publish(buffer));
+        if self.rng.chance(50) {
+            self.rings.release_buffers();
+        }
+        self.open_ring();
         self.feed_starved();
         let ids: Vec<_> = self.links.iter().map(|(slot, generation, _)| (slot, generation)).collect();
         for (slot, generation) in ids {
@@ -166,6 +177,26 @@ impl Host {
         }
         self.keep_accepting();
         self.tally();
+    }
+
+    fn reap(&mut self) {
+        for ring in 0..self.rings.len() {
+            let mut completions = Vec::new();
+            self.rings.reap(ring, &mut completions);
+            for completion in completions {
+                self.active = Instant::now();
+                self.on_completion(ring, completion);
+            }
+        }
+    }
+
+    /// Opens another ring if it is time to, and tells the other host.
+    fn open_ring(&mut self) {
+        if self.rings.should_open() {
+            let ring = self.rings.open().expect("the process has descriptors");
+            self.shared.publish(self.me, self.rings.ring_fd(ring));
+            self.seen.rings_opened += 1;
+        }
     }
 
     fn wait(&mut self) {
@@ -178,27 +209,31 @@ impl Host {
                     || (link.send.is_none() && !link.pending.is_empty())
             });
         if self.rng.chance(100) {
-            return self.ring.submit().expect("the ring takes entries");
+            return self.rings.submit().expect("the rings take entries");
         }
         let timeout = if is_busy { TURN } else { STALL };
-        self.ring.wait(Some(timeout)).expect("the ring takes entries");
+        self.rings.wait(Some(timeout)).expect("the rings take entries");
+        self.rings.collect().expect("the rings take entries");
         let is_stalled = self.active.elapsed() > STALL && !self.links.is_empty();
         assert!(!is_stalled, "nothing happens any more: {:#?}", self.links);
     }
 
-    fn on_completion(&mut self, completion: Completion) {
+    fn on_completion(&mut self, ring: usize, completion: Completion) {
         match completion {
             Completion::Accepted { listener: 7, descriptor, .. } => {
                 self.seen.accepted += 1;
+                self.seen.accepted_further += usize::from(ring > 0);
                 self.shared.live.fetch_add(1, Ordering::SeqCst);
-                self.insert(Link::new(descriptor));
+                self.insert(Link::new(ring, descriptor));
             }
             Completion::AcceptFailed { listener: 7, error: Errno::ENFILE } => self.seen.accepts_refused += 1,
             Completion::AcceptFailed { listener: 7, error: Errno::ECANCELED } => {
                 assert!(self.accepts_cancelled, "only what is cancelled ends so");
                 self.seen.accepts_cancelled += 1;
             }
-            Completion::Received { connection, buffer, last } => self.on_received(connection, buffer, last),
+            Completion::Received { connection, buffer, last } => {
+                self.on_received(ring, connection, buffer, last);
+            }
             Completion::ReceiveEnded { connection, ended } => self.on_receive_ended(connection, ended),
             Completion::Sent { connection, buffer, result } => self.on_sent(connection, &buffer, result),
             Completion::HandedOver { connection, result } => self.on_handed_over(connection, result),
@@ -207,11 +242,12 @@ impl Host {
         }
     }
 
-    fn on_received(&mut self, connection: ConnectionId, buffer: Buffer, last: bool) {
+    fn on_received(&mut self, ring: usize, connection: ConnectionId, buffer: Buffer, last: bool) {
         let link = link_of(&mut self.links, connection);
-        assert!(link.armed, "a receive was asked for: {link:?}");
+        assert!(link.armed && link.ring == ring, "a receive was asked for: {link:?}");
+        self.seen.received_further += usize::from(ring > 0);
         self.seen.late_bytes += usize::from(link.cancelled);
-        link.receive(self.ring.buffers().bytes(&buffer));
+        link.receive(self.rings.bytes(ring, &buffer));
         if last {
             (link.armed, link.cancelled) = (false, false);
         }
@@ -220,13 +256,13 @@ impl Host {
             if link.armed && !link.cancelled {
                 // At once: more of it may have been reaped already.
                 link.cancelled = true;
-                self.ring.cancel_receive(connection);
+                self.rings.at(ring).cancel_receive(connection);
             }
         }
         if self.rng.chance(40) && link.moving == Moving::No {
             link.moving = Moving::Wanted;
         }
-        self.held.push(buffer);
+        self.held.push((ring, buffer));
     }
 
     fn on_receive_ended(&mut self, connection: ConnectionId, ended: Ended) {
@@ -272,28 +308,43 @@ impl Host {
 
     fn on_handed_over(&mut self, connection: ConnectionId, result: Result<Descriptor, Errno>) {
         let link = link_of(&mut self.links, connection);
-        assert_eq!(link.moving, Moving::UnderWay, "it was asked for: {link:?}");
+        let Moving::UnderWay { to, tried } = link.moving else { panic!("it was asked for: {link:?}") };
         match result {
             Ok(there) => {
-                self.ring.close(link.descriptor);
+                self.rings.at(link.ring).close(link.descriptor);
                 self.seen.handed_over += 1;
                 self.seen.handed_over_with_bytes += usize::from(!link.pending.is_empty());
                 let link = self.links.remove(connection.slot, connection.generation).expect("found above");
-                self.other.door.send(link.moved(there)).expect("the other host lives as long");
-                self.ring.ring_doorbell(self.other.ring);
+                self.door.send(link.moved(to, there)).expect("the other host lives as long");
+                self.ring_doorbell();
             }
             Err(error) => {
                 assert_eq!(error, Errno::ENFILE, "the other table is full");
-                link.moving = Moving::No;
-                self.seen.hand_overs_refused += 1;
+                let theirs = self.shared.rings(1 - self.me);
+                if tried < theirs.len() {
+                    self.seen.hand_overs_again += 1;
+                    let to = (to + 1) % theirs.len();
+                    link.moving = Moving::UnderWay { to, tried: tried + 1 };
+                    self.rings.at(link.ring).hand_over(connection, link.descriptor, theirs[to]);
+                } else {
+                    link.moving = Moving::No;
+                    self.seen.hand_overs_refused += 1;
+                }
             }
+        }
+    }
+
+    /// Wakes the other host, in the ring it waits in.
+    fn ring_doorbell(&mut self) {
+        if let Some(first) = self.shared.rings(1 - self.me).first() {
+            self.rings.at(0).ring_doorbell(*first);
         }
     }
 
     /// Does what a connection wants next.
     fn step(&mut self, connection: ConnectionId) {
         let link = link_of(&mut self.links, connection);
-        if link.moving == Moving::UnderWay {
+        if link.is_under_way() {
             return;
         }
         let is_stuck = link.send.is_some_and(|(_, since)| self.turn - since > 30);
@@ -318,38 +369,46 @@ impl Host {
         }
         let buffer = link.take(&mut self.rng);
         self.seen.sends_in_parts += usize::from(buffer.slices(0, 1024).len() > 256);
-        link.send = Some((self.ring.send(connection, link.descriptor, buffer), self.turn));
+        let send = self.rings.at(link.ring).send(connection, link.descriptor, buffer);
+        link.send = Some((send, self.turn));
     }
 
     fn hand_over(&mut self, connection: ConnectionId) {
         let link = link_of(&mut self.links, connection);
         if link.moving == Moving::Wanted && !link.armed && link.send.is_none() {
-            link.moving = Moving::UnderWay;
-            self.ring.hand_over(connection, link.descriptor, self.other.ring);
+            let theirs = self.shared.rings(1 - self.me);
+            if theirs.is_empty() {
+                // It is about to begin.
+                return;
+            }
+            let to = self.rng.size(0, theirs.len() - 1);
+            link.moving = Moving::UnderWay { to, tried: 1 };
+            self.rings.at(link.ring).hand_over(connection, link.descriptor, theirs[to]);
         }
     }
 
     fn receive(&mut self, connection: ConnectionId) {
         let link = link_of(&mut self.links, connection);
         let wants_bytes = link.wants_bytes(self.turn);
+        let ring = self.rings.at(link.ring);
         if link.armed && !wants_bytes && !link.cancelled {
             link.cancelled = true;
-            self.ring.cancel_receive(connection);
+            ring.cancel_receive(connection);
         } else if link.armed && self.rng.chance(20) {
             // Cancels of the slot's last user come late, and must not reach this one.
             let stale = ConnectionId { generation: connection.generation.wrapping_sub(1), ..connection };
-            self.ring.cancel_receive(stale);
+            ring.cancel_receive(stale);
             if let Some((send, _)) = link.send {
-                self.ring.cancel_send(send, stale);
+                ring.cancel_send(send, stale);
             }
         } else if !link.armed && wants_bytes {
             link.armed = true;
             if self.rng.chance(400) {
                 self.seen.single_shots += 1;
-                self.ring.receive(connection, link.descriptor);
+                ring.receive(connection, link.descriptor);
             } else {
                 self.seen.multishots += 1;
-                self.ring.receive_multishot(connection, link.descriptor);
+                ring.receive_multishot(connection, link.descriptor);
             }
         }
     }
@@ -357,12 +416,13 @@ impl Host {
     fn close(&mut self, connection: ConnectionId) {
         let link = link_of(&mut self.links, connection);
         link.closing = true;
+        let ring = self.rings.at(link.ring);
         if link.armed && !link.cancelled {
             link.cancelled = true;
-            self.ring.cancel_receive(connection);
+            ring.cancel_receive(connection);
         }
         if let Some((send, _)) = link.send {
-            self.ring.cancel_send(send, connection);
+            ring.cancel_send(send, connection);
         }
         self.close_if_quiet(connection);
     }
@@ -372,80 +432,118 @@ impl Host {
         if link.armed || link.send.is_some() {
             return;
         }
-        self.ring.close(link.descriptor);
+        self.rings.at(link.ring).close(link.descriptor);
         self.links.remove(connection.slot, connection.generation).expect("found above");
         if self.shared.live.fetch_sub(1, Ordering::SeqCst) == 1 {
             // It may be what the other host waits for.
-            self.ring.ring_doorbell(self.other.ring);
+            self.ring_doorbell();
         }
     }
 
     fn insert(&mut self, link: Link) {
-        let descriptor = link.descriptor;
-        let is_taken = self.links.iter().any(|(_, _, link)| link.descriptor == descriptor);
-        assert!(!is_taken, "{descriptor:?} is in use");
+        let place = (link.ring, link.descriptor);
+        let is_taken = self.links.iter().any(|(_, _, link)| (link.ring, link.descriptor) == place);
+        assert!(!is_taken, "{place:?} is in use");
         self.links.insert(link);
     }
 
-    /// Lets as many starved connections try again as there are buffers, in the order they starved.
+    /// Lets as many starved connections of each ring try again as it has buffers, in the order they starved.
     fn feed_starved(&mut self) {
-        for _ in 0..self.ring.published() {
-            let starved = self.links.iter().filter_map(|(slot, generation, link)| {
-                link.starved.map(|since| (since, ConnectionId { slot, generation }))
-            });
-            let Some((_, connection)) = starved.min_by_key(|(since, _)| *since) else { return };
-            link_of(&mut self.links, connection).starved = None;
+        for ring in 0..self.rings.len() {
+            for _ in 0..self.rings.at(ring).published() {
+                let starved = self.links.iter().filter(|(_, _, link)| link.ring == ring).filter_map(
+                    |(slot, generation, link)| {
+                        link.starved.map(|since| (since, ConnectionId { slot, generation }))
+                    },
+                );
+                let Some((_, connection)) = starved.min_by_key(|(since, _)| *since) else { break };
+                link_of(&mut self.links, connection).starved = None;
+            }
         }
     }
 
-    /// Mostly accepts no more than fit; now and then it does not look.
+    /// Mostly accepts no more than fit, where there is most room; now and then it does not look.
     fn keep_accepting(&mut self) {
+        if self.listener.is_none() {
+            return;
+        }
+        let in_flight = self.accepts();
         let Some(listener) = &self.listener else { return };
-        self.seen.waits_for_room += usize::from(self.ring.descriptors_free() == 0);
-        self.accepts_cancelled &= self.ring.accepts() > 0;
+        let (ring, _) = self.rings.roomiest();
+        self.seen.waits_for_room += usize::from(self.rings.at(ring).descriptors_free() == 0);
+        self.accepts_cancelled &= in_flight > 0;
         if self.accepts_cancelled {
             return;
         }
-        for _ in self.ring.accepts()..ACCEPTS {
-            let fits = self.ring.descriptors_free() as usize > self.ring.accepts();
+        let ring = self.rings.at(ring);
+        for _ in in_flight..ACCEPTS {
+            let fits = ring.descriptors_free() as usize > ring.accepts();
             if fits || self.rng.chance(2) {
-                self.ring.accept(7, listener);
+                ring.accept(7, listener);
             }
         }
         if self.rng.chance(10) {
-            self.accepts_cancelled = true;
-            self.ring.cancel_accepts();
+            self.cancel_accepts();
         }
     }
 
-    fn stop_accepting(&mut self) {
+    fn cancel_accepts(&mut self) {
         self.accepts_cancelled = true;
-        self.ring.cancel_accepts();
-        while self.ring.accepts() > 0 {
+        for ring in 0..self.rings.len() {
+            self.rings.at(ring).cancel_accepts();
+        }
+    }
+
+    fn accepts(&mut self) -> usize {
+        (0..self.rings.len()).map(|ring| self.rings.at(ring).accepts()).sum()
+    }
+
+    fn stop_accepting(&mut self) {
+        self.cancel_accepts();
+        while self.accepts() > 0 {
             self.wait();
-            let mut completions = Vec::new();
-            self.ring.reap(&mut completions);
-            completions.into_iter().for_each(|completion| self.on_completion(completion));
+            self.reap();
         }
         // Accepted at the last moment: a client that had reset before.
         let late: Vec<_> = self.links.iter().map(|(slot, generation, _)| (slot, generation)).collect();
         for (slot, generation) in late {
             self.close(ConnectionId { slot, generation });
         }
-        std::mem::take(&mut self.held).into_iter().for_each(|buffer| self.ring.publish(buffer));
-        self.ring.submit().expect("the ring takes entries");
+        let held = std::mem::take(&mut self.held);
+        held.into_iter().for_each(|(ring, buffer)| self.rings.at(ring).publish(buffer));
+        self.rings.submit().expect("the rings take entries");
     }
 
-    /// What the ring says it has, and what it must have.
-    fn tally(&self) {
-        let count = |is: fn(&Link) -> bool| self.links.iter().filter(|(_, _, link)| is(link)).count();
-        let sends = count(|link| link.send.is_some());
-        let others = count(|link| link.armed) + count(|link| link.moving == Moving::UnderWay);
-        let in_flight = sends + others + self.ring.accepts() + PERMANENT as usize;
-        assert_eq!(self.ring.sends(), sends, "sends in flight");
-        assert_eq!(self.ring.outstanding() as usize, in_flight, "operations in flight");
-        assert_eq!(self.ring.descriptors_used() as usize, self.links.len(), "descriptors in use");
-        assert_eq!(usize::from(self.ring.published()) + self.held.len(), usize::from(BUFFERS), "buffers");
+    /// What each ring says it has, and what it must have.
+    fn tally(&mut self) {
+        for index in 0..self.rings.len() {
+            let links = self.links.iter().map(|(_, _, link)| link).filter(|link| link.ring == index);
+            let (mut all, mut sends, mut others) = (0, 0, 0);
+            for link in links {
+                all += 1;
+                sends += usize::from(link.send.is_some());
+                others += usize::from(link.armed) + usize::from(link.is_under_way());
+            }
+            let held = self.held.iter().filter(|(ring, _)| *ring == index).count();
+            let reserved = self.rings.reserved(index);
+            let ring = self.rings.at(index);
+            let permanent = if index == 0 { PERMANENT as usize } else { 0 };
+            let in_flight = sends + others + ring.accepts() + permanent;
+            assert_eq!(ring.sends(), sends, "sends in flight");
+            assert_eq!(ring.outstanding() as usize, in_flight, "operations in flight");
+            assert_eq!(ring.descriptors_used() as usize, all, "descriptors in use");
+            assert_eq!(usize::from(ring.published()) + reserved + held, usize::from(BUFFERS), "buffers");
+        }
+    }
+}
+
+impl Shared {
+    fn publish(&self, host: usize, ring: RingFd) {
+        self.rings[host].lock().expect("nobody panics with it").push(ring);
+    }
+
+    fn rings(&self, host: usize) -> Vec<RingFd> {
+        self.rings[host].lock().expect("nobody panics with it").clone()
     }
 }
 

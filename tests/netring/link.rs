@@ -12,6 +12,8 @@ const PENDING_MAX: usize = 8 << 10;
 
 /// A connection. Moves between hosts as a whole, with nothing in flight.
 pub(crate) struct Link {
+    /// The ring it is in, by index.
+    pub(crate) ring: usize,
     pub(crate) descriptor: Descriptor,
     /// Received and not yet in a send.
     pub(crate) pending: Vec<u8>,
@@ -42,13 +44,17 @@ pub(crate) enum Moving {
     No,
     /// Once nothing is in flight.
     Wanted,
-    /// The socket is being copied.
-    UnderWay,
+    /// The socket is being copied into this ring of the other host, one of as many it was tried with.
+    UnderWay {
+        to: usize,
+        tried: usize,
+    },
 }
 
 impl Link {
-    pub(crate) fn new(descriptor: Descriptor) -> Self {
+    pub(crate) fn new(ring: usize, descriptor: Descriptor) -> Self {
         Self {
+            ring,
             descriptor,
             pending: Vec::new(),
             armed: false,
@@ -65,15 +71,20 @@ impl Link {
     }
 
     /// The same connection in another ring.
-    pub(crate) fn moved(self, descriptor: Descriptor) -> Self {
+    pub(crate) fn moved(self, ring: usize, descriptor: Descriptor) -> Self {
         assert!(!self.armed && self.send.is_none(), "nothing is in flight: {self:?}");
-        Self { descriptor, starved: None, paused_until: 0, moving: Moving::No, ..self }
+        Self { ring, descriptor, starved: None, paused_until: 0, moving: Moving::No, ..self }
     }
 
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
         assert!(!self.ended && !bytes.is_empty(), "bytes, and before the end: {self:?}");
         self.command = self.command.or_else(|| bytes.first().copied());
         self.pending.extend_from_slice(bytes);
+    }
+
+    /// Whether its socket is being copied.
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(self.moving, Moving::UnderWay { .. })
     }
 
     /// Whether the client asked to be left.
@@ -124,7 +135,7 @@ impl Link {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
-            .field("descriptor", &self.descriptor)
+            .field("descriptor", &(self.ring, self.descriptor))
             .field("pending", &self.pending.len())
             .field("armed", &(self.armed, self.cancelled))
             .field("send", &self.send)

@@ -1,6 +1,6 @@
-//! The network ring under stress: two rings on two threads echo what hundreds of clients send, with everything too small — 4
-//! receive buffers, 8 completions, 16 descriptors, 1 KiB of send buffer — and with resets, pauses, cancels and hand-overs at any
-//! moment.
+//! The network rings under stress: two hosts on two threads echo what hundreds of clients send, each on up to three rings that it
+//! opens as they fill up, with everything too small — 4 receive buffers, 8 completions and 16 descriptors a ring, 1 KiB of send
+//! buffer — and with resets, pauses, cancels and hand-overs between the hosts' rings at any moment.
 //!
 //! What a client gets back is compared byte by byte; every turn each ring's own numbers are compared with what its host knows;
 //! at the end all slots and all buffers are used once more, so that what leaked is missed.
@@ -17,17 +17,16 @@ mod rng;
 mod whole;
 
 use crowd::{Crowd, Tally};
-use host::{Host, Other, Seen, Shared};
+use host::{Host, RINGS, Seen, Shared};
 use nix::sys::eventfd::EventFd;
 use plan::Plan;
-use quelea::runtime::net::RingFd;
 use rng::Rng;
 use socket2::{Domain, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 const SEEDS: [u64; 2] = [1, 2];
@@ -50,31 +49,28 @@ fn run(seed: u64) -> (Tally, [Seen; 2]) {
     let events = [(); 2].map(|()| Arc::new(OwnedFd::from(EventFd::new().expect("an event descriptor"))));
     let shared = Arc::new(Shared {
         live: AtomicUsize::new(0),
+        rings: [const { Mutex::new(Vec::new()) }; 2],
         stopping: AtomicBool::new(false),
         end: Barrier::new(2),
     });
     let (listener, address) = listener();
     let (results, result) = channel();
     let (doors, arrivals): (Vec<_>, Vec<_>) = [(); 2].map(|()| channel()).into_iter().unzip();
-    let (names, name): (Vec<_>, Vec<_>) = [(); 2].map(|()| channel()).into_iter().unzip();
     let mut listeners = [Some(listener), None].into_iter();
-    // Each gets the other's ring and door.
-    let others = name.into_iter().rev().zip(doors.into_iter().rev());
-    for (index, ((arrivals, name), (other, door))) in arrivals.into_iter().zip(names).zip(others).enumerate()
-    {
+    // Each gets the other's door.
+    for (me, (arrivals, door)) in arrivals.into_iter().zip(doors.into_iter().rev()).enumerate() {
         let start = Start {
-            event: Arc::clone(&events[index]),
-            name,
-            other,
+            me,
+            event: Arc::clone(&events[me]),
             door,
             shared: Arc::clone(&shared),
             listener: listeners.next().flatten(),
-            rng: Rng::stream(seed, 10 + index as u64),
+            rng: Rng::stream(seed, 10 + me as u64),
         };
         let results = results.clone();
         std::thread::spawn(move || {
             let seen = start.host(arrivals).run();
-            results.send((index, seen)).expect("the test waits");
+            results.send((me, seen)).expect("the test waits");
         });
     }
     let plans = (0..CLIENTS as u64).map(|number| Plan::new(seed, number)).collect();
@@ -93,9 +89,8 @@ fn run(seed: u64) -> (Tally, [Seen; 2]) {
 
 /// What a host is made of, on its own thread.
 struct Start {
+    me: usize,
     event: Arc<OwnedFd>,
-    name: Sender<RingFd>,
-    other: Receiver<RingFd>,
     door: Sender<link::Link>,
     shared: Arc<Shared>,
     listener: Option<TcpListener>,
@@ -104,10 +99,8 @@ struct Start {
 
 impl Start {
     fn host(self, arrivals: Receiver<link::Link>) -> Host {
-        let ring = Host::ring(self.event);
-        self.name.send(ring.ring_fd()).expect("the other host waits for it");
-        let other = Other { ring: self.other.recv().expect("the other host has a ring"), door: self.door };
-        Host::new(ring, self.shared, other, arrivals, self.listener, self.rng)
+        let Self { me, event, door, shared, listener, rng } = self;
+        Host::new(me, event, shared, door, arrivals, listener, rng)
     }
 }
 
@@ -135,6 +128,8 @@ fn check(tally: Tally, [listening, other]: [Seen; 2]) {
     for seen in [listening, other] {
         let Seen { single_shots, multishots, no_buffers, receives_cancelled, late_bytes, .. } = seen;
         let Seen { handed_over, handed_over_with_bytes, sends_stuck, sends_in_parts, .. } = seen;
+        let Seen { landed_further, received_further, rings_opened, .. } = seen;
+        assert_eq!(1 + rings_opened, RINGS, "a ring that fills up gets company");
         let all = [
             single_shots,
             multishots,
@@ -145,18 +140,22 @@ fn check(tally: Tally, [listening, other]: [Seen; 2]) {
             handed_over_with_bytes,
             sends_stuck,
             sends_in_parts,
+            landed_further,
+            received_further,
         ];
         assert!(!all.contains(&0), "everything happens to both: {seen:#?}");
     }
-    let Seen { accepts_refused, accepts_cancelled, waits_for_room, .. } = listening;
+    let Seen { accepts_refused, accepts_cancelled, waits_for_room, accepted_further, .. } = listening;
     let either = |what: fn(Seen) -> usize| what(listening) + what(other);
     let rare = [
+        either(|seen| seen.hand_overs_again),
         either(|seen| seen.hand_overs_refused),
         either(|seen| seen.sends_cancelled),
         either(|seen| seen.failed),
         accepts_refused,
         accepts_cancelled,
         waits_for_room,
+        accepted_further,
     ];
     assert!(!rare.contains(&0), "everything happens: {listening:#?} {other:#?}");
 }

@@ -1,9 +1,9 @@
-//! Whether a ring is whole after all it went through: not what it says of itself, but what the kernel still gives it.
+//! Whether each ring of a host is whole after all it went through: not what it says of itself, but what the kernel still gives it.
 
-use crate::host::{BUFFER_SIZE, BUFFERS, OPTIONS, PERMANENT};
+use crate::host::{BUFFER_SIZE, BUFFERS, DESCRIPTORS, PERMANENT};
 use nix::errno::Errno;
 use quelea::base::ConnectionId;
-use quelea::runtime::net::{Buffer, Completion, Descriptor, Ended, NetRing};
+use quelea::runtime::net::{Buffer, Completion, Descriptor, Ended, NetRing, Rings};
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,23 +13,36 @@ const STEP: Duration = Duration::from_secs(5);
 const ID: ConnectionId = ConnectionId { slot: 1, generation: 1 };
 
 /// Asserts that nothing is in flight, that every slot can be filled, and that every buffer is received into.
-pub(crate) fn check(ring: &mut NetRing) {
-    assert_idle(ring);
-    let mut bench = Bench { ring, completions: VecDeque::new() };
-    bench.check_slots_and_buffers();
-    assert_idle(bench.ring);
+pub(crate) fn check(rings: &mut Rings) {
+    for index in 0..rings.len() {
+        let reserved = rings.reserved(index);
+        assert_idle(rings, index);
+        let ring = rings.at(index);
+        let buffers = usize::from(ring.published());
+        assert_eq!(
+            buffers + reserved,
+            usize::from(BUFFERS),
+            "buffers with the kernel, and those it does not need"
+        );
+        let mut bench = Bench { ring, buffers, completions: VecDeque::new() };
+        bench.check_slots_and_buffers();
+        assert_idle(rings, index);
+    }
 }
 
-fn assert_idle(ring: &NetRing) {
-    assert_eq!(ring.outstanding(), PERMANENT, "operations in flight");
+fn assert_idle(rings: &mut Rings, index: usize) {
+    let ring = rings.at(index);
+    let permanent = if index == 0 { PERMANENT } else { 0 };
+    assert_eq!(ring.outstanding(), permanent, "operations in flight");
     assert_eq!((ring.sends(), ring.accepts()), (0, 0), "sends and accepts in flight");
     assert_eq!(ring.descriptors_used(), 0, "descriptors in use");
-    assert_eq!(ring.published(), BUFFERS, "buffers with the kernel");
 }
 
 /// A ring and what it completed but nobody asked for yet.
 struct Bench<'a> {
     ring: &'a mut NetRing,
+    /// Those the kernel has.
+    buffers: usize,
     completions: VecDeque<Completion>,
 }
 
@@ -39,12 +52,12 @@ impl Bench<'_> {
         let to = listener.local_addr().expect("bound");
         let mut clients = Vec::new();
         let mut descriptors: Vec<Descriptor> = Vec::new();
-        for slot in 0..OPTIONS.descriptors {
+        for slot in 0..DESCRIPTORS {
             clients.push(TcpStream::connect(to).expect("the listener listens"));
             self.ring.accept(1, &listener);
             match self.next() {
                 Completion::Accepted { descriptor, .. } => descriptors.push(descriptor),
-                other => panic!("slot {slot} of {}: {other:?}", OPTIONS.descriptors),
+                other => panic!("slot {slot} of {}: {other:?}", DESCRIPTORS),
             }
         }
         clients.push(TcpStream::connect(to).expect("the listener listens"));
@@ -58,7 +71,7 @@ impl Bench<'_> {
 
     fn check_buffers(&mut self, client: &mut TcpStream, descriptor: Descriptor) {
         let size = BUFFER_SIZE as usize;
-        let count = usize::from(BUFFERS);
+        let count = self.buffers;
         client.write_all(&vec![7; count * size + 1]).expect("the socket takes a little");
         self.ring.receive_multishot(ID, descriptor);
         let mut buffers: Vec<Buffer> = Vec::new();

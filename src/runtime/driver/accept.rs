@@ -10,9 +10,10 @@ use crate::shard::Accepted;
 use nix::errno::Errno;
 use std::net::{SocketAddr, TcpListener};
 
-/// Accepts in flight a listener: a turn takes so many connections. 16 a turn are far more than the kernel can set up.
+/// Accepts in flight a listener at most: a turn takes so many connections. 16 a turn are far more than the kernel can set up.
 const ACCEPTS: u32 = 16;
-/// Descriptors of a full shard that are kept for clients that have to be told so, a quarter of smaller tables.
+/// Descriptors of a full shard that are kept for clients that have to be told so, a quarter of smaller tables; more where there
+/// are many listeners.
 const RESERVE: usize = 64;
 /// How long accepting stops after the system ran out of something.
 const RETRY_MS: u64 = 1_000;
@@ -96,26 +97,11 @@ impl Driver {
         if self.rings.should_open() {
             self.open_ring();
         }
-        let (ring, free) = self.rings.roomiest();
-        self.move_landing(ring, free);
-        let net = self.rings.at(ring);
-        let pending = u32::try_from(net.accepts()).expect("a few a listener");
-        let strangers = u32::try_from(self.shard.room_for_strangers()).unwrap_or(u32::MAX);
-        // Accepts that find no descriptor lose their client: as many are kept free for hand-overs that are on their way.
-        let mut room = free.saturating_sub(ACCEPTS.min(free / 2)).min(strangers).saturating_sub(pending);
-        let mut is_full = false;
-        for (index, listener) in (0u32..).zip(&mut self.listeners) {
-            if listener.retry_at.is_some_and(|at| at > self.now.mono) {
-                continue;
-            }
-            listener.retry_at = None;
-            let count = (ACCEPTS - listener.in_flight).min(room);
-            for _ in 0..count {
-                net.accept(index, &listener.socket);
-            }
-            listener.in_flight += count;
-            room -= count;
-            is_full |= listener.in_flight == 0 && strangers > 0;
+        let mut is_full = self.accept();
+        if is_full && self.rings.may_open() {
+            // What many listeners have in flight fills a small table.
+            self.open_ring();
+            is_full = self.accept();
         }
         if is_full {
             let connections = self.sockets.len();
@@ -127,6 +113,47 @@ impl Driver {
                 );
             });
         }
+    }
+
+    /// Asks for connections in the roomiest ring. Says whether a listener has to go without for want of room.
+    fn accept(&mut self) -> bool {
+        let each = self.accepts_each();
+        let (ring, room) = self.rings.roomiest();
+        let free = self.rings.at(ring).descriptors_free();
+        self.move_landing(ring, free);
+        let net = self.rings.at(ring);
+        let pending = u32::try_from(net.accepts()).expect("a few a listener");
+        let strangers = u32::try_from(self.shard.room_for_strangers()).unwrap_or(u32::MAX);
+        let mut room = room.min(strangers.saturating_sub(pending));
+        let mut is_full = false;
+        for (index, listener) in (0u32..).zip(&mut self.listeners) {
+            if listener.retry_at.is_some_and(|at| at > self.now.mono) {
+                continue;
+            }
+            listener.retry_at = None;
+            let count = each.saturating_sub(listener.in_flight).min(room);
+            for _ in 0..count {
+                net.accept(index, &listener.socket);
+            }
+            listener.in_flight += count;
+            room -= count;
+            is_full |= listener.in_flight == 0 && strangers > 0;
+        }
+        if strangers == 0 {
+            self.warn(|| {
+                tracing::warn!(
+                    "accepting waits: too many clients over mqtt.max_connections have not said who they are; raise it, or lower \
+                     mqtt.login_timeout"
+                );
+            });
+        }
+        is_full
+    }
+
+    /// Accepts in flight a listener: fewer where a few listeners would take a small table for themselves.
+    fn accepts_each(&self) -> u32 {
+        let listeners = u32::try_from(self.listeners.len()).expect("a few").max(1);
+        (self.rings.descriptors() / 8 / listeners).clamp(1, ACCEPTS)
     }
 
     /// Tells the other shards which ring has room for their connections: none, while what is left is for those accepted here.
@@ -144,7 +171,9 @@ impl Driver {
     pub(super) fn limit_clients(&mut self) {
         let max = self.rings.descriptors_max();
         let reserve = RESERVE.min(self.rings.descriptors() as usize / 4);
-        self.shard.handle_sockets_max(max.map(|max| max - reserve));
+        // Accepts in flight for other listeners keep a client from being accepted, and so from being told.
+        let accepts = self.accepts_each() as usize * self.listeners.len() + ACCEPTS as usize;
+        self.shard.handle_sockets_max(max.map(|max| max.saturating_sub(reserve.max(accepts))));
     }
 
     /// Accepts nothing more.

@@ -28,7 +28,6 @@ mod drain;
 mod hand_over;
 mod mail;
 mod receive;
-mod rings;
 mod sockets;
 mod spare;
 
@@ -37,15 +36,14 @@ use super::control::Control;
 use super::desk::Desk;
 use super::disk::LogDisk;
 use super::listener::Unbound;
-use super::mailbox::{Mail, Mesh};
-use super::net::Completion;
+use super::mailbox::{Mail, Mesh, RINGS_MAX};
+use super::net::{Completion, RingShare, Rings, RingsOptions};
 use crate::base::{ConnectionId, HashKey, Mono, Now, ShardId};
 use crate::shard::{Options, Shard};
 use accept::Listener;
 use close::Closing;
 use hand_over::Move;
 use hashbrown::HashMap;
-use rings::Rings;
 use sockets::Sockets;
 use spare::SpareTime;
 use std::collections::VecDeque;
@@ -56,6 +54,13 @@ use std::{io, mem};
 
 /// How long connections may take to say goodbye when the process leaves: longer than the shard waits for a slow reader.
 pub(super) const DRAIN_MAX_MS: u64 = 8_000;
+
+/// Of a receive buffer, in bytes. Smaller ones cost a third in fan-in, larger ones gain nothing.
+const BUFFER_SIZE: u32 = 4096;
+/// 4 MiB of receive buffers, which most shards never exceed; 128 KiB and 256 KiB of queues.
+const FIRST: RingShare = RingShare { submissions: 2048, completions: 16_384, buffers: 1024, granted: 64 };
+/// 256 KiB of receive buffers.
+const FURTHER: RingShare = RingShare { submissions: 1024, completions: 4096, buffers: 64, granted: 16 };
 
 /// What a driver is made of.
 pub(super) struct Setup {
@@ -133,7 +138,9 @@ impl Driver {
     pub(super) fn new(setup: Setup) -> io::Result<Self> {
         let Setup { id, key, options, mesh, control, desk, listeners, opened, descriptors } = setup;
         let count_max = ring_count_max(&options, mesh.shards(), descriptors);
-        let rings = Rings::new(descriptors, count_max, Arc::clone(control.event(id.index())))?;
+        let rings =
+            RingsOptions { first: FIRST, further: FURTHER, descriptors, buffer_size: BUFFER_SIZE, count_max };
+        let rings = Rings::new(rings, Arc::clone(control.event(id.index())))?;
         mesh.publish_ring(id, 0, rings.ring_fd(0));
         let now = clock::now();
         let mut driver = Self {
@@ -285,6 +292,15 @@ impl Driver {
         let is_late = deadline <= self.now.mono;
         if !self.finished && (empty && self.shard.is_disk_idle() || is_late) {
             self.finished = true;
+            if is_late {
+                let connections = self.sockets.len() + self.closing.len() + self.moves.len();
+                let log_is_idle = self.shard.is_disk_idle();
+                tracing::warn!(
+                    connections,
+                    log_is_idle,
+                    "leaving with work undone: it took over {DRAIN_MAX_MS} ms"
+                );
+            }
             self.control.finished();
         }
         self.finished && (self.control.is_finished() || is_late)
@@ -319,5 +335,5 @@ impl Driver {
 fn ring_count_max(options: &Options, shards: u16, descriptors: u32) -> usize {
     let share = options.process.connections_max.map(|max| max.div_ceil(u64::from(shards)));
     let rings = share.map(|share| share / u64::from(descriptors.max(1)) + 2);
-    rings.and_then(|rings| usize::try_from(rings).ok()).unwrap_or(usize::MAX)
+    rings.and_then(|rings| usize::try_from(rings).ok()).unwrap_or(usize::MAX).clamp(1, RINGS_MAX)
 }

@@ -24,6 +24,7 @@ pub mod probe;
 
 mod receive;
 mod ring;
+mod rings;
 mod send;
 mod tag;
 mod wake;
@@ -36,5 +37,6 @@ pub use completion::{Completion, Ended};
 pub use connect::Source;
 pub use file::{BLOCK_SIZE, Blocks, Transfer};
 pub use ring::{Descriptor, NetRing, RingFd, RingOptions};
+pub use rings::{RingShare, Rings, RingsOptions};
 pub use send::SendId;
 pub use tag::INDEX_END;

@@ -136,10 +136,11 @@ impl NetRing {
     /// `spare` that were never published. They become resident again one by one.
     ///
     /// Receives write to them only while this thread is in the kernel (DEFER_TASKRUN), and every buffer they have filled is
-    /// named by a completion: so no byte is lost.
+    /// named by a completion, here or among those that found no room and wait in the kernel: so no byte is lost.
     pub fn release_buffers(&mut self, spare: usize) {
         let empty = usize::from(self.buffer_ring.published()) + spare;
-        if empty == usize::from(self.buffers.count()) && !self.is_complete() {
+        let is_complete = self.is_complete() || self.ring.submission().cq_overflow();
+        if empty == usize::from(self.buffers.count()) && !is_complete {
             self.buffers.discard();
         }
         self.raw = Vec::new();

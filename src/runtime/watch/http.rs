@@ -10,6 +10,7 @@
 use super::observer::Observer;
 use crate::admin::json::Json;
 use crate::admin::{exposition, metrics, status};
+use crate::runtime::clock;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -29,7 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-/// Connections served at once, a listener; one more waits to be accepted.
+/// Connections served at once, a listener; one more is accepted and waits, those behind it are not.
 const CONNECTIONS_MAX: usize = 32;
 /// The longest request line and headers, in bytes.
 const HEAD_SIZE_MAX: usize = 16 << 10;
@@ -42,6 +43,9 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(10);
 /// Accepting fails when descriptors run out: it is tried again after a while.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Between two warnings about too many connections.
+const QUIET_MS: u64 = 60_000;
+
 /// Serves whoever connects, until it is dropped.
 pub(super) async fn serve(listener: TcpListener, observer: Arc<Observer>) {
     let router = Router::new()
@@ -51,8 +55,8 @@ pub(super) async fn serve(listener: TcpListener, observer: Arc<Observer>) {
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is /healthz, /metrics and /status\n") })
         .with_state(observer);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut quiet_until = clock::now().mono;
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -61,6 +65,14 @@ pub(super) async fn serve(listener: TcpListener, observer: Arc<Observer>) {
                 continue;
             }
         };
+        if places.available_permits() == 0 && quiet_until <= clock::now().mono {
+            quiet_until = clock::now().mono.plus_ms(QUIET_MS);
+            tracing::warn!(
+                "{CONNECTIONS_MAX} connections to the health and metrics pages are open: the next one waits until one of them \
+                 ends; let fewer ask, or have them close"
+            );
+        }
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
         let router = router.clone();
         tokio::spawn(async move {
             converse(stream, router).await;
