@@ -34,6 +34,8 @@ pub(super) enum Limit {
     QueueRefused,
     /// One retained message more than are kept.
     Retained,
+    /// More waits for the disk than is let wait.
+    DiskBehind,
     /// What makes the log grow, without space on the disk.
     DiskFull,
     /// The same, after a write or a sync failed.
@@ -78,6 +80,10 @@ impl Limit {
             }
             Self::Retained => {
                 "retained message store is full: raise mqtt.retained_message_store.max_messages or max_size_bytes"
+            }
+            Self::DiskBehind => {
+                "publishers are paused: the disk of quelea.data_dir does not keep up with what is to be on it; a faster disk helps, \
+                 or another quelea.log.sync"
             }
             Self::DiskFull => {
                 "durable publishes, subscriptions and sessions are refused: the disk of quelea.data_dir is full or below \

@@ -57,6 +57,8 @@ pub struct Budgets {
     pub batch_messages: usize,
     /// Batches that may wait for other shards, all together, before publishers are paused.
     pub backlog_batches_max: usize,
+    /// Bytes that may wait for the disk before publishers are paused.
+    pub disk_backlog_bytes_max: usize,
     /// Retained messages in one batch of a replay. At least 1.
     pub replay_batch: usize,
     /// Topics a replay notes before live messages wait for its end.
@@ -79,6 +81,7 @@ impl Default for Budgets {
             batch_bytes: 64 * 1024,
             batch_messages: 1024,
             backlog_batches_max: 64,
+            disk_backlog_bytes_max: 64 << 20,
             replay_batch: 64,
             replay_noted_max: 4096,
             replay_queue_high: 64,

@@ -251,7 +251,11 @@ impl Shard {
         let overloaded = self.pressure
             || (self.shards > 1 && self.mesh.backlog() > self.options.budgets.backlog_batches_max)
             || self.fan_outs.len() > self.options.budgets.fan_outs_max;
-        if overloaded {
+        let disk_behind = self.is_disk_behind();
+        if disk_behind {
+            self.met(Limit::DiskBehind);
+        }
+        if overloaded || disk_behind {
             self.pause_publisher(slot);
         }
     }

@@ -244,6 +244,7 @@ fn budgets(rng: &mut Rng) -> Budgets {
         replay_queue_high: *rng.pick(&[1, 3, usual.replay_queue_high]),
         out_bytes_high: *rng.pick(&[1, 200, usual.out_bytes_high]),
         out_bytes_pause: *rng.pick(&[1, 500, usual.out_bytes_pause]),
+        disk_backlog_bytes_max: usual.disk_backlog_bytes_max,
     }
 }
 

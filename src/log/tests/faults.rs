@@ -71,6 +71,31 @@ fn a_full_disk_refuses_what_grows_and_recovers_by_itself() {
     assert_eq!(payloads(&mut log, &mut disk, a).len(), taken.len());
 }
 
+/// A free segment does not help a record that is larger than it: the log is full until there is space for one of the record's own.
+#[test]
+fn a_large_record_without_space_is_written_later_also_where_a_small_segment_is_free() {
+    let mut disk = TestDisk::default();
+    let (mut log, a) = filled(&mut disk);
+    let files = disk.files.len();
+    while disk.files.len() == files {
+        log.append(&message("t", &[0; 2000]), &mut vec![holder(a, 0)]).unwrap();
+        settle(&mut log, &mut disk);
+    }
+    disk.create_error = Some(DiskError::Full);
+    let large = vec![7; SEGMENT_BYTES_MIN as usize];
+    let (_, sequence) = log.append(&message("t", &large), &mut vec![holder(a, 0)]).unwrap();
+    settle(&mut log, &mut disk);
+    assert!(log.committed() < sequence);
+    assert_eq!((log.health(), log.wants_retry()), (Health::Full, true));
+    assert_eq!(log.append(&message("t", b""), &mut vec![holder(a, 0)]), Err(Refused::Full));
+    disk.create_error = None;
+    log.retry();
+    settle(&mut log, &mut disk);
+    assert!(log.committed() >= sequence);
+    assert_eq!((log.health(), log.wants_retry()), (Health::Good, false));
+    assert_eq!(payloads(&mut log, &mut disk, a).last(), Some(&large));
+}
+
 #[test]
 fn a_write_without_space_is_made_again_and_the_watermark_refuses() {
     let mut disk = TestDisk::default();

@@ -44,8 +44,6 @@ use std::collections::VecDeque;
 const UPKEEP_EVERY_MS: u64 = 1_000;
 /// Messages looked at for expiry in one go.
 const EXPIRY_BUDGET: usize = 10_000;
-/// Bytes that wait for the disk before publishers are paused.
-const BACKLOG_MAX: usize = 64 << 20;
 
 /// What a failed log has to say.
 const FAILED: Outcome = Outcome {
@@ -196,9 +194,12 @@ impl Shard {
         self.durable.as_ref().map_or_else(Sequence::default, |durable| durable.log.last())
     }
 
-    /// Whether so much waits for the disk that publishers are to be paused.
+    /// Whether so much waits for the disk that publishers are to be paused: not for one that is full or has failed, which refuses.
     pub(super) fn is_disk_behind(&self) -> bool {
-        self.durable.as_ref().is_some_and(|durable| durable.log.backlog() > BACKLOG_MAX)
+        let max = self.options.budgets.disk_backlog_bytes_max;
+        self.durable
+            .as_ref()
+            .is_some_and(|durable| durable.log.backlog() > max && durable.log.health() == Health::Good)
     }
 
     /// Everybody goes on whose commit is through.

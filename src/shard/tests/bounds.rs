@@ -114,6 +114,12 @@ const BOUNDS: &[Bound] = &[
         at: &["CONNACK Success false"],
         past: &["CONNACK QuotaExceeded false", "closed"],
     },
+    Bound {
+        key: "the disk of quelea.data_dir does not keep up",
+        go: disk_backlog,
+        at: &["is read", "PUBACK 1 Success", "PUBACK 2 Success", "is read"],
+        past: &["waits", "PUBACK 1 Success", "PUBACK 2 Success", "is read"],
+    },
     Bound { key: "quelea.qos0.max_bytes", go: qos0, at: &["3 of 3"], past: &["3 of 4"] },
 ];
 
@@ -128,6 +134,23 @@ fn each_bound_allows_what_it_says_and_the_log_names_it_one_further() {
             let named = named.load(Ordering::Relaxed);
             assert_eq!(named, usize::from(past), "lines that name {}", bound.key);
         }
+    }
+}
+
+/// Who has said nothing yet counts too, beyond `mqtt.max_connections`; the runtime accepts no more, and says why.
+#[test]
+fn strangers_are_taken_up_to_their_bound() {
+    let mut options = Options::default();
+    assert_eq!(World::new(1, &options).shards[0].room_for_strangers(), usize::MAX);
+    options.process.connections_max = Some(3);
+    // Of three connections for two shards, each may have two.
+    for (shards, room) in [(1, 1027), (2, 1026)] {
+        let mut world = World::new(shards, &options);
+        assert_eq!(world.shards[0].room_for_strangers(), room);
+        let clients: Vec<_> = (0..room).map(|_| world.open(0, Version::V5)).collect();
+        assert_eq!(world.shards[0].room_for_strangers(), 0);
+        world.drop_connection(clients[0]);
+        assert_eq!(world.shards[0].room_for_strangers(), 1);
     }
 }
 
@@ -309,6 +332,31 @@ fn retain_two(options: &Options) -> Vec<String> {
     world.take(client);
     world.publish(client, "2", "1234567890", QoS::AtLeastOnce, 1, true);
     seen(&mut world, client)
+}
+
+/// A message is on its way to the disk and another waits, together as large as what may wait there or one byte larger; then the
+/// disk takes them.
+fn disk_backlog(past: bool) -> Vec<String> {
+    let publish = |max: usize| {
+        let mut options = Options::default();
+        options.budgets.disk_backlog_bytes_max = max;
+        let mut world = World::durable(1, &options);
+        let (subscriber, _) = world.connect_durable(0, "s", true);
+        world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+        let publisher = world.connect(0, Version::V5, "p");
+        world.hold_disks(true);
+        world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
+        world.publish(publisher, "t", "2", QoS::AtLeastOnce, 2, false);
+        (world, publisher)
+    };
+    let size = publish(usize::MAX).0.shards[0].log().expect("there is one").backlog();
+    let (mut world, publisher) = publish(size - usize::from(past));
+    let read = |world: &World| if world.clients[publisher].paused { "waits" } else { "is read" }.to_owned();
+    let mut seen = vec![read(&world)];
+    world.hold_disks(false);
+    seen.extend(world.take(publisher));
+    seen.push(read(&world));
+    seen
 }
 
 /// Two messages, or three, wait for a client that is away, where there is room for two.

@@ -19,7 +19,7 @@ fn options() -> Options {
 }
 
 impl World {
-    fn durable(shards: u16, options: &Options) -> Self {
+    pub(super) fn durable(shards: u16, options: &Options) -> Self {
         let mut world = Self::new(shards, options);
         world.disks = (0..shards).map(|_| Drive::default()).collect();
         world.recover(options);
@@ -61,7 +61,7 @@ impl World {
         moved
     }
 
-    fn hold_disks(&mut self, is_held: bool) {
+    pub(super) fn hold_disks(&mut self, is_held: bool) {
         self.disks.iter_mut().for_each(|drive| drive.is_held = is_held);
         self.settle();
     }
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// A client whose session outlives its connection.
-    fn connect_durable(&mut self, entry: usize, client_id: &str, clean: bool) -> (usize, bool) {
+    pub(super) fn connect_durable(&mut self, entry: usize, client_id: &str, clean: bool) -> (usize, bool) {
         let mut connect = Connect::new(Version::V5, client_id, clean, 0);
         connect.session_expiry = Some(EXPIRY_NEVER);
         let client = self.connect_with(entry, &connect);
