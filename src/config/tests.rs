@@ -484,21 +484,70 @@ fn printed_defaults_parse_to_the_defaults() {
     assert_eq!(keys::all().iter().filter(|key| key.is_derived()).count(), 3);
 }
 
-/// A bound of the table that its field cannot hold would refuse what help allows.
+/// A bound of the table that its field cannot hold would refuse what help allows; a field beside the bound would take what help
+/// does not.
 #[test]
-fn every_bound_of_the_table_fits_its_field() {
+fn every_key_takes_the_ends_of_its_range_and_nothing_beyond() {
+    for key in keys::all() {
+        let (taken, refused) = ends(&key.form);
+        assert!(!taken.is_empty() && !refused.is_empty(), "{}", key.name);
+        let name = key.name.replace("<name>", "x");
+        // A value of many bytes is shown in part, and none of its control characters.
+        let is_shown = |value: &str| value.len() <= 80 && !value.contains(char::is_control);
+        let says = |value: &str| if is_shown(value) { format!("'{value}' ") } else { String::new() };
+        for value in taken {
+            let set = format!("{name}={value}");
+            let errors = parse("", &[&set]).err().unwrap_or_default();
+            assert!(!errors.iter().any(|error| error.contains(" is not ")), "{errors:?}");
+        }
+        for value in refused {
+            let message = bad("", &[&format!("{name}={value}")]);
+            let end = format!("{}is not {}", says(&value), key.allowed_text());
+            assert!(message.contains(&format!("{name}: ")) && message.ends_with(&end), "{message}");
+        }
+    }
+}
+
+/// What is just allowed, and what is just not.
+fn ends(form: &Form) -> (Vec<String>, Vec<String>) {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    match form {
+        Form::Number { min, max, infinity, .. } => {
+            let mut refused: Vec<_> =
+                [min.checked_sub(1), Some(max + 1)].into_iter().flatten().map(|it| it.to_string()).collect();
+            let mut taken = vec![min.to_string(), max.to_string()];
+            if *infinity { &mut taken } else { &mut refused }.push("infinity".to_owned());
+            refused.push("-1".to_owned());
+            (taken, refused)
+        }
+        Form::Boolean => (words("true false"), words("TRUE 1")),
+        Form::Choice(names) => {
+            let refused = names().iter().map(|name| format!("{name}x")).collect();
+            (names().into_iter().map(str::to_owned).collect(), refused)
+        }
+        Form::Text { size_max } => {
+            (vec!["t".to_owned(), "t".repeat(*size_max)], vec!["t".repeat(size_max + 1)])
+        }
+        Form::Path => (words("/ a"), vec!["a\0".to_owned()]),
+        Form::Only { .. } => (words("/"), words("/x")),
+        Form::Listener | Form::Address => {
+            (words("0 65535 [::1]:65535 none"), words("65536 [::1]:65536 None"))
+        }
+        Form::NoListeners => (words("none"), words("None 1883")),
+        Form::Port => (words("0 65535 none"), words("65536 -1")),
+        Form::Ip => (words("0.0.0.0 255.255.255.255 ::"), words("256.0.0.0 1.2.3 :::")),
+    }
+}
+
+/// What is taken at the ends of a number's range is what was written.
+#[test]
+fn numbers_are_stored_as_they_are() {
     for key in keys::all() {
         let Form::Number { min, max, .. } = key.form else { continue };
         for value in [min, max] {
-            let errors = parse(&format!("{} = {value}", key.name), &[]).err().unwrap_or_default();
-            assert!(!errors.iter().any(|error| error.contains("is not")), "{errors:?}");
-        }
-        for value in [min.checked_sub(1), Some(max + 1)].into_iter().flatten() {
-            assert!(
-                bad(&format!("{} = {value}", key.name), &[]).contains("is not"),
-                "{} = {value}",
-                key.name
-            );
+            let mut draft = super::draft::Draft::of_defaults();
+            assert!(key.slot(&mut draft).set(&key.form, &value.to_string()), "{} = {value}", key.name);
+            assert_eq!(key.slot(&mut draft).show(), value.to_string(), "{}", key.name);
         }
     }
 }
