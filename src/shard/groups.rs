@@ -100,6 +100,9 @@ impl Shard {
             durable: group.durable_count() > 0,
         };
         let inserted = self.trie.insert(vhost, filter, Subscriber(slot | GROUP_TAG), options);
+        if inserted.replaced.is_none() {
+            self.fan_outs.note_subscription(Subscriber(slot | GROUP_TAG), inserted.filter);
+        }
         self.announce(inserted.filter, inserted.change);
     }
 
@@ -146,7 +149,7 @@ impl Shard {
             self.show_group(slot);
             return;
         }
-        self.finish_fan_outs();
+        self.finish_begun();
         self.groups.close(slot);
         let filter = self.trie.find(join.vhost, &join.filter);
         if let Some(removed) = filter.and_then(|id| self.trie.remove(id, Subscriber(slot | GROUP_TAG)))

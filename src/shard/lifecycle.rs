@@ -241,10 +241,10 @@ impl Shard {
         if let Some(outgoing) = outgoing {
             self.give_back(*outgoing);
         }
-        if self.fan_outs.is_empty() {
-            self.sessions.remove(session);
-        } else {
+        if self.fan_outs.has_begun() {
             self.ended.push(session);
+        } else {
+            self.sessions.remove(session);
         }
         // [MQTT-3.1.3-9]
         if let Some(will) = will {

@@ -30,6 +30,7 @@ pub(crate) mod connection;
 pub mod counters;
 mod deliver;
 pub mod durable;
+mod fan_out;
 mod groups;
 mod lifecycle;
 mod limit;
@@ -60,9 +61,10 @@ use crate::base::{ConnectionId, HashKey, Mono, Now, OutBuffer, ShardId, Slab, Vh
 use crate::route::{FilterId, Groups, Interest, Retained, Trie};
 use connection::{Connection, Links, Phase};
 use durable::{Completing, Durable, Gather, Held};
+use fan_out::FanOuts;
 use peer::Mesh;
 use replay::{HeldScan, Replay};
-use routing::{FanOut, Scratch};
+use routing::Scratch;
 use sessions::Sessions;
 use std::collections::VecDeque;
 use subscribe::{Settling, Subscribing};
@@ -110,8 +112,8 @@ pub struct Shard {
     held_scans: VecDeque<HeldScan>,
     subscribing: Slab<Subscribing>,
     settling: VecDeque<Settling>,
-    fan_outs: VecDeque<FanOut>,
-    /// Sessions that ended while a fan-out may still name their slot.
+    fan_outs: FanOuts,
+    /// Sessions that ended while the fan-out that has begun may still name their slot.
     ended: Vec<u32>,
     /// Connections paused for overload.
     paused: Vec<ConnectionId>,
@@ -120,7 +122,7 @@ pub struct Shard {
     walk: Option<census::Walk>,
     report: Option<Box<Report>>,
     scratch: Scratch,
-    /// Deliveries to wide audiences since the driver polled last.
+    /// Deliveries to wide audiences since the driver polled last, in deliveries of small messages.
     spent: usize,
     /// Client identifiers assigned so far.
     assigned: u64,
@@ -173,7 +175,7 @@ impl Shard {
             held_scans: VecDeque::new(),
             subscribing: Slab::default(),
             settling: VecDeque::new(),
-            fan_outs: VecDeque::new(),
+            fan_outs: FanOuts::default(),
             ended: Vec::new(),
             paused: Vec::new(),
             counters: Counters::default(),

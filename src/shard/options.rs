@@ -49,7 +49,7 @@ pub struct Budgets {
     pub turn_deliveries: usize,
     /// A message with at most this many subscribers is not wide.
     pub narrow: usize,
-    /// Fan-outs that may wait before publishers are paused.
+    /// Fan-outs of one publisher that may wait before it is paused; once as many wait of all together, whoever has one waiting is.
     pub fan_outs_max: usize,
     /// A batch for another shard with this many bytes of messages is full; at most 1 GiB.
     pub batch_bytes: usize,

@@ -114,6 +114,10 @@ pub(super) enum PeerMessage {
     Scan(Box<Scan>),
     /// A batch of retained messages.
     Scanned { replay: (u32, u32), messages: Vec<Arc<Message>>, cursor: Box<Cursor>, finished: bool },
+    /// The sender cannot keep up with what this publisher of yours sends: read no more of it.
+    Hold { publisher: SessionId },
+    /// It has.
+    Release { publisher: SessionId },
     /// The sender has published its last will: it is leaving.
     Leaving,
 }

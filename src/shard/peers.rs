@@ -80,6 +80,8 @@ impl Shard {
             PeerMessage::Scanned { replay, messages, cursor, finished } => {
                 self.on_scanned(replay, messages, cursor, finished);
             }
+            PeerMessage::Hold { publisher } => self.on_hold(from, publisher),
+            PeerMessage::Release { publisher } => self.on_release(from, publisher),
             PeerMessage::Leaving => {
                 self.finish_fan_outs();
                 self.mesh.left[from.index()] = true;

@@ -244,13 +244,14 @@ impl Shard {
     /// A client that does not read its answers, or publishes while others are behind, is not read from for a while.
     pub(super) fn pause_if_flooded(&mut self, slot: u32) {
         let Some(connection) = self.links.at(slot) else { return };
+        let Phase::Established { session } = connection.phase else { return };
         let backlog = super::connection::Links::backlog(connection).bytes;
         if backlog >= self.options.budgets.out_bytes_pause && connection.paused & PAUSED_OUT == 0 {
             self.links.pause(slot, PAUSED_OUT);
         }
         let overloaded = self.pressure
             || (self.shards > 1 && self.mesh.backlog() > self.options.budgets.backlog_batches_max)
-            || self.fan_outs.len() > self.options.budgets.fan_outs_max;
+            || self.is_ahead(session);
         let disk_behind = self.is_disk_behind();
         if disk_behind {
             self.met(Limit::DiskBehind);
@@ -269,16 +270,26 @@ impl Shard {
         }
     }
 
-    /// Reads again from everybody who was paused for overload; those who still flood are paused again by their next packet.
+    /// Reads again from everybody who was paused for overload and is not ahead of others; those who still flood are paused again by
+    /// their next packet.
     pub(super) fn resume_publishers(&mut self) {
         if self.pressure {
             return;
         }
-        for id in std::mem::take(&mut self.paused) {
+        let mut paused = std::mem::take(&mut self.paused);
+        paused.retain(|id| {
+            let Some(connection) = self.links.get(*id) else { return false };
+            if let Phase::Established { session } = connection.phase
+                && self.is_ahead(session)
+            {
+                return true;
+            }
             // Slow ones first have what was kept of them handled.
-            if self.links.get(id).is_some_and(|connection| !connection.slow) {
+            if !connection.slow {
                 self.read_again(id.slot);
             }
-        }
+            false
+        });
+        self.paused = paused;
     }
 }

@@ -1,10 +1,10 @@
 //! One message to everybody who subscribes, here and on other shards.
 //!
 //! Consecutive messages of one topic are matched once. A message with few subscribers is delivered at once; one with many
-//! leaves a [`FanOut`] that is worked off in steps, and everything matched meanwhile queues up behind it, so that order is kept.
+//! is worked off in steps, as a [fan-out](super::fan_out).
 
 use super::Shard;
-use super::durable::{Appended, GatherRef, Held, KEPT, Then, Wait};
+use super::durable::{Appended, GatherRef, KEPT, Then, Wait};
 use super::groups::{GROUP_TAG, group_slot};
 use super::lifecycle::SWEEP_BUDGET;
 use super::limit::Limit;
@@ -16,7 +16,6 @@ use crate::log::Origin;
 use crate::queue::Identifiers;
 use crate::route::{FilterId, Limits, Masks, Subscriber, Subscription};
 use crate::session::Outcome;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Memory that is used again for every message.
@@ -51,22 +50,6 @@ pub(super) struct Target {
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) identifiers: Identifiers,
-}
-
-/// A message on its way to many.
-#[derive(Debug)]
-pub(super) struct FanOut {
-    message: Arc<Message>,
-    topic_hash: u64,
-    targets: Vec<Target>,
-    at: usize,
-    /// Who is told when it is done, and what it has come to so far.
-    commit: Option<(ShardId, CommitRef)>,
-    outcome: Outcome,
-    origin: Option<Origin>,
-    /// Those of its targets so far that are on disk.
-    held: Held,
-    gather: Option<GatherRef>,
 }
 
 /// Answers a publish waits for.
@@ -199,27 +182,19 @@ impl Shard {
         self.scratch.encoded.v5.clear();
         let filters = std::mem::take(&mut self.scratch.filters);
         let total: usize = filters.iter().map(|filter| self.trie.subscriptions(*filter).len()).sum();
-        let budgets = &self.options.budgets;
-        self.spent += total.saturating_sub(budgets.narrow);
-        let is_wide =
-            total > budgets.fan_out_step || (total > budgets.narrow && self.spent > budgets.turn_deliveries);
-        let result = if is_wide || (total > 0 && !self.fan_outs.is_empty()) {
-            let targets = self.targets(&filters, routing.message);
-            let message = routing.share();
-            let (topic_hash, commit) = (routing.topic_hash, routing.commit);
+        let by = routing.message.head.publisher.map(|publisher| publisher.session);
+        let result = if self.is_to_wait(by, total, routing.message.size()) {
+            self.queue_fan_out(routing);
             let outcome = Outcome { matched: true, ..Outcome::default() };
-            let (origin, held) = (routing.origin, Held::default());
-            let fan_out =
-                FanOut { message, topic_hash, targets, at: 0, commit, outcome, origin, held, gather: None };
-            self.fan_outs.push_back(fan_out);
-            (outcome, Asked::elsewhere(u32::from(commit.is_some())))
+            (outcome, Asked::elsewhere(u32::from(routing.commit.is_some())))
         } else if let [filter] = filters[..] {
             let outcome = self.deliver_filter(filter, routing);
             self.keep_here(routing, outcome)
         } else {
             let mut outcome = Outcome::default();
             if total > 0 {
-                for target in self.targets(&filters, routing.message) {
+                let number = self.fan_outs.number_now();
+                for target in self.targets(&filters, routing.message, number) {
                     outcome = outcome.and(self.deliver(&target, routing));
                 }
             }
@@ -231,7 +206,7 @@ impl Shard {
 
     /// Puts a message that was matched on disk for those who are, and sees that its publisher hears of it. Gives what is known
     /// at once, and whether the rest will be reported.
-    fn keep_here(&mut self, routing: &mut Routing<'_>, outcome: Outcome) -> (Outcome, Asked) {
+    pub(super) fn keep_here(&mut self, routing: &mut Routing<'_>, outcome: Outcome) -> (Outcome, Asked) {
         if self.held.is_empty() && routing.gather.is_none() {
             return (outcome, Asked::NOTHING);
         }
@@ -307,11 +282,22 @@ impl Shard {
     }
 
     /// Every receiver once: the highest QoS of its matching subscriptions, and all their identifiers. [MQTT-3.3.4-2]
-    fn targets(&mut self, filters: &[FilterId], message: &MessageRef<'_>) -> Vec<Target> {
+    /// `number`: of the fan-out it is.
+    pub(super) fn targets(
+        &mut self,
+        filters: &[FilterId],
+        message: &MessageRef<'_>,
+        number: u64,
+    ) -> Vec<Target> {
         let mut all = std::mem::take(&mut self.scratch.subscriptions);
         all.clear();
         for filter in filters {
-            all.extend_from_slice(self.trie.subscriptions(*filter));
+            let subscriptions = self.trie.subscriptions(*filter).iter().copied();
+            all.extend(
+                subscriptions.filter(|subscription| {
+                    self.fan_outs.has_part(subscription.subscriber(), *filter, number)
+                }),
+            );
         }
         if filters.len() > 1 {
             // Stable, so that identifiers come in the order the filters were found.
@@ -335,7 +321,7 @@ impl Shard {
         })
     }
 
-    fn deliver(&mut self, target: &Target, routing: &mut Routing<'_>) -> Outcome {
+    pub(super) fn deliver(&mut self, target: &Target, routing: &mut Routing<'_>) -> Outcome {
         if target.subscriber.0 & GROUP_TAG != 0 {
             return self.deliver_to_group(group_slot(target.subscriber), routing);
         }
@@ -443,72 +429,6 @@ impl Shard {
             return Appended { outcome: failed, commit: None };
         }
         self.keep_retained(&message)
-    }
-
-    /// Goes on with the fan-outs that wait, for one step.
-    pub(super) fn step_fan_outs(&mut self) {
-        self.work_off(self.options.budgets.fan_out_step);
-    }
-
-    /// Makes all deliveries that wait: what comes next must not overtake them.
-    pub(super) fn finish_fan_outs(&mut self) {
-        self.work_off(usize::MAX);
-    }
-
-    fn work_off(&mut self, mut budget: usize) {
-        let mut waiting: VecDeque<FanOut> = std::mem::take(&mut self.fan_outs);
-        if waiting.is_empty() {
-            return;
-        }
-        while budget > 0
-            && let Some(fan_out) = waiting.front_mut()
-        {
-            budget = budget.saturating_sub(self.step(fan_out, budget).max(1));
-            if fan_out.at == fan_out.targets.len()
-                && let Some(done) = waiting.pop_front()
-            {
-                self.end_fan_out(done);
-            }
-        }
-        // A log that has failed closes connections, which may publish their wills.
-        waiting.append(&mut self.fan_outs);
-        self.fan_outs = waiting;
-        if self.fan_outs.is_empty() {
-            for session in std::mem::take(&mut self.ended) {
-                self.sessions.remove(session);
-            }
-            self.resume_publishers();
-        }
-    }
-
-    fn step(&mut self, fan_out: &mut FanOut, budget: usize) -> usize {
-        self.scratch.encoded.v3.clear();
-        self.scratch.encoded.v5.clear();
-        let message = fan_out.message.as_ref().as_ref();
-        let mut routing = Routing::new(&message, fan_out.topic_hash, Some(Arc::clone(&fan_out.message)));
-        (routing.commit, routing.gather) = (fan_out.commit, fan_out.gather);
-        std::mem::swap(&mut self.held, &mut fan_out.held);
-        let end = fan_out.targets.len().min(fan_out.at.saturating_add(budget));
-        for target in &fan_out.targets[fan_out.at..end] {
-            fan_out.outcome = fan_out.outcome.and(self.deliver(target, &mut routing));
-        }
-        let made = end - fan_out.at;
-        fan_out.at = end;
-        fan_out.gather = routing.gather;
-        std::mem::swap(&mut self.held, &mut fan_out.held);
-        made
-    }
-
-    /// Everybody has the message: those on disk get it in one piece.
-    fn end_fan_out(&mut self, mut done: FanOut) {
-        let message = done.message.as_ref().as_ref();
-        let mut routing = Routing::new(&message, done.topic_hash, Some(Arc::clone(&done.message)));
-        (routing.origin, routing.commit, routing.gather) = (done.origin, done.commit, done.gather);
-        std::mem::swap(&mut self.held, &mut done.held);
-        let (outcome, asked) = self.keep_here(&mut routing, done.outcome);
-        if let Some((from, commit)) = done.commit.filter(|_| asked.missing == 0) {
-            self.report(from, commit, outcome);
-        }
     }
 
     /// Tells the publisher's shard what became of a publish.

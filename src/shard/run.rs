@@ -157,7 +157,8 @@ impl Shard {
             _ => return None,
         };
         let subscriptions = self.trie.subscriptions(filter);
-        if !self.fan_outs.is_empty() || subscriptions.len() > self.options.budgets.narrow {
+        let by = message.head.publisher.map(|publisher| publisher.session);
+        if self.fan_outs.len_of(by) > 0 || subscriptions.len() > self.options.budgets.narrow {
             return None;
         }
         let mut links = std::mem::take(&mut self.scratch.links);

@@ -184,7 +184,10 @@ impl Shard {
         match inserted.replaced {
             // [MQTT-3.8.4-3]
             Some(old) => entry.count_filter(old.qos, -1),
-            None => entry.filters.push(inserted.filter),
+            None => {
+                entry.filters.push(inserted.filter);
+                self.fan_outs.note_subscription(Subscriber(session), inserted.filter);
+            }
         }
         entry.count_filter(options.qos, 1);
         self.announce(inserted.filter, inserted.change);
@@ -290,7 +293,7 @@ impl Shard {
 
     pub(super) fn on_unsubscribe(&mut self, slot: u32, session: u32, unsubscribe: &Unsubscribe<'_>) {
         // Nothing may be added for delivery after this. [MQTT-3.10.4-2]
-        self.finish_fan_outs();
+        self.finish_begun();
         let mut codes = Vec::new();
         for filter in unsubscribe.filters() {
             let existed = match parse_filter(filter) {

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod durable;
+mod fan_out;
 mod limits;
 mod replays;
 mod runs;
@@ -69,6 +70,15 @@ impl World {
 
     /// Polls everything until nothing moves.
     fn settle(&mut self) {
+        self.poll_all(true);
+    }
+
+    /// The same, but timeouts that are due are not.
+    fn settle_but_for_time(&mut self) {
+        self.poll_all(false);
+    }
+
+    fn poll_all(&mut self, with_timeouts: bool) {
         loop {
             let mut moved = false;
             for shard in 0..self.shards.len() {
@@ -95,9 +105,10 @@ impl World {
                         self.shards[shard].handle_batch_returned(to_id, empty);
                     }
                 }
-                if self.shards[shard].next_deadline().is_some_and(|at| at <= self.now.mono) {
+                if with_timeouts && self.shards[shard].next_deadline().is_some_and(|at| at <= self.now.mono) {
                     self.shards[shard].handle_timeout(self.now);
-                    moved |= self.shards[shard].next_deadline().is_none_or(|at| at > self.now.mono);
+                    moved |= self.shards[shard].next_deadline().is_none_or(|at| at > self.now.mono)
+                        || self.shards[shard].residue().fan_outs > 0;
                 }
             }
             if !moved {
