@@ -1,7 +1,8 @@
 //! Out-buffers: bytes on their way to one connection, and the shard's pool of them.
 //!
 //! A connection has an out-buffer only while something waits to be sent. Small packets are copied behind each other; a large
-//! payload stays where it is and is sent from the shared message.
+//! payload stays where it is and is sent from the shared message. What waits grows by pieces: doubling megabytes for many slow
+//! connections in one go would hold up everybody else for as long as the copies take.
 
 use super::message::Message;
 use std::io::IoSlice;
@@ -11,9 +12,17 @@ use std::sync::Arc;
 /// than another iovec.
 pub const SHARE_MIN: usize = 4096;
 
+/// Memory of a piece; one large packet may need more.
+const PIECE_SIZE: usize = 128 << 10;
+/// A piece with less room than this is full: what comes next goes into another.
+const PIECE_ROOM: usize = 16 << 10;
+
 /// Packets that wait for one connection's socket.
 #[derive(Default, Debug)]
 pub struct OutBuffer {
+    /// Full pieces, which go before `bytes`, and what is in them.
+    full: Vec<Vec<u8>>,
+    full_size: usize,
     bytes: Vec<u8>,
     shared: Vec<Shared>,
     shared_size: usize,
@@ -21,27 +30,31 @@ pub struct OutBuffer {
 
 #[derive(Debug)]
 struct Shared {
-    /// How many of `bytes` go before this payload.
+    /// How many bytes that are not shared go before this payload.
     at: usize,
     message: Arc<Message>,
 }
 
 impl OutBuffer {
-    /// Where packets are encoded.
+    /// Where packets are encoded: each whole, behind what is there.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        if self.bytes.len() > PIECE_SIZE - PIECE_ROOM {
+            self.full_size += self.bytes.len();
+            self.full.push(std::mem::replace(&mut self.bytes, Vec::with_capacity(PIECE_SIZE)));
+        }
         &mut self.bytes
     }
 
     /// Puts the payload of `message` behind what is there, without copying it.
     pub fn push_payload(&mut self, message: Arc<Message>) {
         self.shared_size += message.payload().len();
-        self.shared.push(Shared { at: self.bytes.len(), message });
+        self.shared.push(Shared { at: self.full_size + self.bytes.len(), message });
     }
 
     /// How many bytes wait, in all.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bytes.len() + self.shared_size
+        self.full_size + self.bytes.len() + self.shared_size
     }
 
     /// Whether nothing waits.
@@ -53,32 +66,40 @@ impl OutBuffer {
     /// The bytes, if they are in one piece.
     #[must_use]
     pub fn contiguous(&self) -> Option<&[u8]> {
-        self.shared.is_empty().then_some(&self.bytes[..])
+        (self.shared.is_empty() && self.full.is_empty()).then_some(&self.bytes[..])
     }
 
     /// The bytes from `skip` on, in order, in at most `count_max` pieces (the rest is left out).
     #[must_use]
     pub fn slices(&self, mut skip: usize, count_max: usize) -> Vec<IoSlice<'_>> {
         let mut out = Vec::new();
-        let mut from = 0;
-        for shared in &self.shared {
-            for piece in [&self.bytes[from..shared.at], shared.message.payload()] {
-                take(&mut out, piece, &mut skip, count_max);
+        let mut shared = self.shared.iter().peekable();
+        // How many bytes that are not shared go before the piece.
+        let mut before = 0;
+        for piece in self.full.iter().chain([&self.bytes]) {
+            let mut from = 0;
+            while let Some(next) = shared.next_if(|next| next.at <= before + piece.len()) {
+                take(&mut out, &piece[from..next.at - before], &mut skip, count_max);
+                take(&mut out, next.message.payload(), &mut skip, count_max);
+                from = next.at - before;
             }
-            from = shared.at;
+            take(&mut out, &piece[from..], &mut skip, count_max);
+            before += piece.len();
         }
-        take(&mut out, &self.bytes[from..], &mut skip, count_max);
         out
     }
 
     /// Memory held, in bytes; shared payloads are counted in full.
     #[must_use]
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.bytes.capacity() + self.shared_size
+        let full: usize = self.full.iter().map(Vec::capacity).sum();
+        size_of::<Self>() + full + self.bytes.capacity() + self.shared_size
     }
 
-    /// Empties the buffer and keeps its memory.
+    /// Empties the buffer and keeps its memory, but for full pieces.
     pub fn clear(&mut self) {
+        self.full = Vec::new();
+        self.full_size = 0;
         self.bytes.clear();
         self.shared.clear();
         self.shared_size = 0;
@@ -176,6 +197,34 @@ mod tests {
             assert_eq!(joined, &whole[skip..]);
         }
         assert_eq!(buffer.slices(0, 2).len(), 2);
+    }
+
+    #[test]
+    fn what_waits_grows_without_being_moved() {
+        let mut buffer = OutBuffer::default();
+        let mut whole = Vec::new();
+        let mut first = None;
+        for n in 0..6000_u32 {
+            let packet = [n.to_le_bytes(); 25].concat();
+            whole.extend_from_slice(&packet);
+            buffer.bytes_mut().extend_from_slice(&packet);
+            if n % 500 == 0 {
+                whole.extend_from_slice(b"shared");
+                buffer.push_payload(message(b"shared"));
+            }
+            let start = buffer.slices(0, 1)[0].as_ptr();
+            if buffer.contiguous().is_none() && whole.len() > 2 * PIECE_SIZE {
+                assert_eq!(*first.get_or_insert(start), start, "the first piece stays where it is");
+            }
+        }
+        assert_eq!(buffer.len(), whole.len());
+        assert!(buffer.memory() < whole.len() + 2 * PIECE_SIZE);
+        for skip in (0..=whole.len()).step_by(9_973).chain([PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1]) {
+            let joined: Vec<u8> = buffer.slices(skip, usize::MAX).iter().flat_map(|s| s.to_vec()).collect();
+            assert!(joined == whole[skip..], "from {skip} on");
+        }
+        buffer.clear();
+        assert!(buffer.is_empty() && buffer.slices(0, 1).is_empty());
     }
 
     #[test]

@@ -23,8 +23,8 @@ use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A copy of so many bytes costs about as much as a delivery without them.
-const BYTES_A_DELIVERY: usize = 1024;
+/// A copy of so many bytes into memory that was not in use costs about as much as a delivery without them.
+const BYTES_A_DELIVERY: usize = 256;
 
 /// A message on its way to many.
 #[derive(Debug)]
