@@ -13,9 +13,9 @@ use std::sync::Arc;
 pub const SHARE_MIN: usize = 4096;
 
 /// Memory of a piece; one large packet may need more.
-const PIECE_SIZE: usize = 128 << 10;
-/// A piece with less room than this is full: what comes next goes into another.
-const PIECE_ROOM: usize = 16 << 10;
+const PIECE_SIZE: usize = 32 << 10;
+/// A piece with less room than this is full, whatever comes next.
+const PIECE_ROOM: usize = 512;
 
 /// Packets that wait for one connection's socket.
 #[derive(Default, Debug)]
@@ -38,7 +38,13 @@ struct Shared {
 impl OutBuffer {
     /// Where packets are encoded: each whole, behind what is there.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
-        if self.bytes.len() > PIECE_SIZE - PIECE_ROOM {
+        self.bytes_for(PIECE_ROOM)
+    }
+
+    /// The same, for so many bytes: if the piece has no room for them and is half full, they go into another.
+    pub fn bytes_for(&mut self, size: usize) -> &mut Vec<u8> {
+        let len = self.bytes.len();
+        if len + size > PIECE_SIZE && len >= PIECE_SIZE / 2 {
             self.full_size += self.bytes.len();
             self.full.push(std::mem::replace(&mut self.bytes, Vec::with_capacity(PIECE_SIZE)));
         }
@@ -219,7 +225,7 @@ mod tests {
         }
         assert_eq!(buffer.len(), whole.len());
         assert!(buffer.memory() < whole.len() + 2 * PIECE_SIZE);
-        for skip in (0..=whole.len()).step_by(9_973).chain([PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1]) {
+        for skip in (0..=whole.len()).step_by(9_973).chain([PIECE_SIZE - PIECE_ROOM, PIECE_SIZE]) {
             let joined: Vec<u8> = buffer.slices(skip, usize::MAX).iter().flat_map(|s| s.to_vec()).collect();
             assert!(joined == whole[skip..], "from {skip} on");
         }

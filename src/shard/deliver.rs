@@ -102,7 +102,7 @@ impl Shard {
                 return;
             }
             connection.qos0_waiting += 1;
-            self.links.out(link).bytes_mut().extend_from_slice(bytes);
+            self.links.out(link).bytes_for(bytes.len()).extend_from_slice(bytes);
             self.counters.delivered.count(version, QoS::AtMostOnce, bytes.len());
             return;
         }

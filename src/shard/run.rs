@@ -189,7 +189,7 @@ impl Shard {
                 connection.qos0_waiting.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
             let version = connection.version;
             self.counters.delivered.count_all(version, QoS::AtMostOnce, count, run.bytes.len());
-            self.links.out(link).bytes_mut().extend_from_slice(run.bytes);
+            self.links.out(link).bytes_for(run.bytes.len()).extend_from_slice(run.bytes);
         }
         self.counters.dropped_offline += offline * count as u64;
     }
