@@ -132,5 +132,8 @@ fi
 # Peers have a descriptor for each client, and some more.
 descriptors=$(ulimit -n)
 ((descriptors == 0 || descriptors >= 16000)) || arguments+=(--idle-clients $((descriptors - 1000)))
-"$LOADGEN" compare "$suite" "${arguments[@]}" --json "$out/$suite.json" --markdown "$out/$suite.md" "$@"
+# In the background, so that this script ends at once when it is asked to.
+"$LOADGEN" compare "$suite" "${arguments[@]}" --json "$out/$suite.json" --markdown "$out/$suite.md" "$@" &
+started+=("$!")
+wait "$!"
 echo "written: $out/$suite.md, $out/$suite.json" >&2
