@@ -104,9 +104,13 @@ impl<T> Window<T> {
         self.entries.get(self.sent)
     }
 
-    /// Takes the next delivery that waits to be sent out of the window: it is lost.
-    pub fn drop_unsent(&mut self) -> Option<Entry<T>> {
-        self.entries.remove(self.sent)
+    /// The next delivery that waits to be sent is lost. One of QoS 2 that `was_sent` before is released, so that the client does not
+    /// take the next message with its identifier for it; any other is taken out of the window.
+    pub fn lose_unsent(&mut self, was_sent: bool) {
+        match self.entries.get_mut(self.sent) {
+            Some(entry) if was_sent && entry.qos == QoS::ExactlyOnce => entry.stage = Stage::Released,
+            _ => drop(self.entries.remove(self.sent)),
+        }
     }
 
     /// A delivery that is to be sent after those that wait; [`next_resend`](Self::next_resend) gives it in its turn.

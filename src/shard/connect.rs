@@ -236,7 +236,9 @@ impl Shard {
         }
         // The session may have ended with its connection.
         let session = self.sessions.find(VHOST, client_id)?;
-        if clean_start {
+        // One that was to end with a connection that a crash has ended is not to be resumed, however soon its client is back.
+        let is_over = self.sessions.at(session).is_some_and(|entry| !entry.is_durable());
+        if clean_start || is_over {
             // [MQTT-3.1.2-4]
             self.end_session(session);
             return None;

@@ -1,9 +1,10 @@
 //! The process dies and starts again: shards, sockets and mailboxes are gone, what is on disk is not.
 
-use crate::disk::{CrashPlan, Drive, Moment};
+use crate::disk::{CrashPlan, Drive, Kind, Moment};
 use crate::mailbox::Mailboxes;
+use crate::oracle::OBSERVER;
 use crate::world::{Event, World};
-use quelea::base::{HashKey, ShardId};
+use quelea::base::ShardId;
 use quelea::log::{Health, Recovery};
 use quelea::shard::Shard;
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ impl World {
             CrashPlan::Operation { shard: of, number: at, moment: when } => {
                 (usize::from(*of) % shards, *at, *when) == (shard, number, moment)
             }
-            CrashPlan::At(_) => false,
+            CrashPlan::At(_) | CrashPlan::Packet { .. } | CrashPlan::Ending { .. } => false,
         };
         let Some(found) = faults.crashes.iter().position(is_it) else { return false };
         faults.crashes.swap_remove(found);
@@ -40,6 +41,59 @@ impl World {
             self.is_dying = true;
         }
         true
+    }
+
+    /// The same of packets that leave for a client.
+    pub(crate) fn aim_at_packets(&mut self, client: usize, bytes: &[u8]) {
+        if self.swarm.disk.is_none() || !self.may_aim() || !self.is_on_disk(client) {
+            return;
+        }
+        Kind::all_of(bytes).into_iter().for_each(|kind| self.aim_at(kind));
+    }
+
+    /// The same of one packet.
+    pub(crate) fn aim_at(&mut self, kind: Kind) {
+        if self.swarm.disk.is_none() || !self.may_aim() {
+            return;
+        }
+        let count = self.packets.entry(kind).or_default();
+        *count += 1;
+        let number = *count;
+        if self.take_plan(&CrashPlan::Packet { kind, number }) {
+            self.note(format_args!("dies with {kind:?} on its way"));
+            (self.is_dying, self.is_told) = (true, true);
+        }
+    }
+
+    /// The same of ends of connections.
+    pub(crate) fn aim_at_ending(&mut self, client: usize) {
+        if self.swarm.disk.is_none() || !self.may_aim() || !self.is_on_disk(client) {
+            return;
+        }
+        self.endings += 1;
+        let plans = self.swarm.disk.iter().flat_map(|faults| &faults.crashes);
+        let found = plans.copied().find_map(|plan| match plan {
+            CrashPlan::Ending { number, wait_ms } if number == self.endings => Some((plan, wait_ms)),
+            _ => None,
+        });
+        if let Some((plan, wait_ms)) = found {
+            self.take_plan(&plan);
+            self.after(wait_ms, Event::Crash);
+        }
+    }
+
+    fn may_aim(&self) -> bool {
+        self.is_busy && !self.is_healing
+    }
+
+    fn is_on_disk(&self, client: usize) -> bool {
+        client != OBSERVER && self.polite(client).is_some_and(|polite| polite.profile.expiry_secs > 0)
+    }
+
+    fn take_plan(&mut self, plan: &CrashPlan) -> bool {
+        let Some(faults) = &mut self.swarm.disk else { return false };
+        let found = faults.crashes.iter().position(|of| of == plan);
+        found.map(|found| faults.crashes.swap_remove(found)).is_some()
     }
 
     /// Crashes that come by the clock, and disks that fail.
@@ -74,7 +128,13 @@ impl World {
         self.crashes.push(Crash { at_ms: self.now_ms(), step: self.step, ready_ms: None });
         self.oracle.crashes += 1;
         self.crash_disks(cuts_power);
+        self.rot_disks();
         self.forget_events(Event::is_of_process);
+        self.packets.clear();
+        self.endings = 0;
+        if self.swarm.disk.as_ref().is_some_and(|faults| faults.reshards) && self.disk_rng.chance(500) {
+            self.swarm.shards = self.disk_rng.short(1, 5);
+        }
         let count = self.swarm.shards;
         let (options, key, now) = (&self.swarm.options, self.key, self.now);
         self.shards =
@@ -82,8 +142,10 @@ impl World {
         self.mailboxes = Mailboxes::new(self.shards.len());
         self.reset_turns();
         self.crash_network();
+        self.is_told = false;
         self.is_serving = false;
-        let down = *self.disk_rng.pick(&[0, 20, 300, 4_000]);
+        let most = self.swarm.disk.as_ref().map_or(0, |faults| faults.down_ms_max);
+        let down = (*self.disk_rng.pick(&[0, 20, 300, 4_000])).min(most);
         let down = self.disk_rng.between(0, down);
         self.after(down, Event::Restart);
     }
@@ -91,18 +153,17 @@ impl World {
     /// The process starts: logs are read, and filters are told to the other shards.
     pub(crate) fn restart(&mut self) {
         self.note(format_args!("restart"));
-        let starts = self.crashes.len() as u64;
+        if self.drives.len() != self.shards.len()
+            && let Err(error) = self.rehome()
+        {
+            return self.fail(error);
+        }
         for shard in 0..self.shards.len() {
-            let recovery = Recovery::new(
-                self.swarm.options.log.clone(),
-                HashKey { k0: self.key.k0 ^ starts, k1: self.key.k1 ^ shard as u64 },
-                &self.drives[shard].files(),
-            );
+            let recovery = self.recovery(shard);
             match recover(recovery, &mut self.drives[shard]) {
                 Ok(recovered) => {
-                    let damage = &recovered.report.damage;
-                    if !damage.is_empty() {
-                        return self.fail(format!("shard {shard}: {damage:?}"));
+                    if let Err(error) = self.check_damage(shard, &recovered.report) {
+                        return self.fail(error);
                     }
                     let now = self.now;
                     self.shards[shard].handle_recovered(now, recovered);
@@ -121,6 +182,7 @@ impl World {
         }
         self.note(format_args!("ready"));
         self.is_serving = true;
+        self.check_kept();
         let now = self.now;
         for shard in 0..self.shards.len() {
             self.shards[shard].handle_ready(now);
@@ -128,6 +190,34 @@ impl World {
         }
         if let Some(last) = self.crashes.last_mut() {
             last.ready_ms = Some(now.mono.0);
+        }
+    }
+
+    /// What clients were told of is there: their sessions, and what they subscribe to.
+    fn check_kept(&mut self) {
+        if self.may_fail_disk() {
+            return;
+        }
+        let views: BTreeMap<String, u32> = self
+            .shards
+            .iter()
+            .flat_map(Shard::session_views)
+            .map(|view| (view.client_id, view.qos0_subscriptions + view.acked_subscriptions))
+            .collect();
+        for client in 0..self.clients.len() {
+            let Some(polite) = self.polite(client).filter(|polite| polite.has_kept_session()) else {
+                continue;
+            };
+            let mine = self.oracle.subscriptions.iter().filter(|subscription| {
+                (subscription.client, subscription.incarnation) == (client, polite.incarnation)
+            });
+            let granted = mine.filter(|s| s.granted.is_some() && s.dropped.is_none()).count();
+            let kept = views.get(&polite.profile.client_id).map(|kept| *kept as usize);
+            if kept.is_none_or(|kept| kept < granted) {
+                self.fail(format!(
+                    "client {client} was told of {granted} subscriptions, and {kept:?} are kept"
+                ));
+            }
         }
     }
 
@@ -219,7 +309,7 @@ impl World {
     }
 }
 
-fn recover(mut recovery: Recovery, drive: &mut Drive) -> Result<quelea::log::Recovered, String> {
+pub(crate) fn recover(mut recovery: Recovery, drive: &mut Drive) -> Result<quelea::log::Recovered, String> {
     while let Some(operation) = recovery.poll_output() {
         recovery.handle_disk(drive.carry_out(&operation)).map_err(|error| error.to_string())?;
     }

@@ -4,9 +4,11 @@
 //! Writes and syncs come one at a time, as the log asks for them; reads, `Create` and `Remove` overtake them and each other.
 
 use crate::rng::Rng;
+use crate::rot::tags_in;
 use crate::world::{Event, World};
 use quelea::log::{Disk, DiskError, DiskReply, Options, SegmentId, SyncMode};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// What survives a power cut or does not, as a whole.
 const SECTOR: usize = 512;
@@ -15,6 +17,8 @@ const SECTOR: usize = 512;
 #[derive(Clone, Debug)]
 pub(crate) struct DiskFaults {
     pub(crate) delay_ms_max: u64,
+    /// How long it takes until the process starts again.
+    pub(crate) down_ms_max: u64,
     pub(crate) crashes: Vec<CrashPlan>,
     /// Crashes are power cuts, where the log's options promise something about them.
     pub(crate) cuts_power: bool,
@@ -26,6 +30,12 @@ pub(crate) struct DiskFaults {
     pub(crate) watermark: bool,
     /// A sync of one shard fails: how many go well before.
     pub(crate) fails: Option<(u16, u64)>,
+    /// The process may start again with another number of shards.
+    pub(crate) reshards: bool,
+    /// Per mille of the crashes after which some bit on some disk is another.
+    pub(crate) rots: u64,
+    /// Per mille of the reads that fail while the process runs.
+    pub(crate) bad_reads: u64,
 }
 
 /// When the process dies.
@@ -35,6 +45,72 @@ pub(crate) enum CrashPlan {
     At(u64),
     /// At the nth operation of one shard's disk.
     Operation { shard: u16, number: u64, moment: Moment },
+    /// Right when the nth packet of this kind since the start leaves for a client whose session is on disk. It arrives: what it
+    /// says must be so after the next start.
+    Packet { kind: Kind, number: u64 },
+    /// So many milliseconds after the nth connection of such a client, or its session, has ended.
+    Ending { number: u64, wait_ms: u64 },
+}
+
+/// Packets a crash is aimed at.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Kind {
+    ConnAck,
+    /// PUBLISH with QoS 2.
+    Publish,
+    PubAck,
+    PubRec,
+    PubRel,
+    PubComp,
+    SubAck,
+    UnsubAck,
+    /// An acknowledgement of a retained message, when the client has it.
+    Retained,
+}
+
+impl Kind {
+    /// What has more ways to go wrong is there more often.
+    const ALL: [Self; 12] = [
+        Self::ConnAck,
+        Self::Publish,
+        Self::PubAck,
+        Self::PubRec,
+        Self::PubRel,
+        Self::PubRel,
+        Self::PubComp,
+        Self::PubComp,
+        Self::SubAck,
+        Self::SubAck,
+        Self::UnsubAck,
+        Self::Retained,
+    ];
+
+    /// By the first byte of a packet.
+    fn of(first: u8) -> Option<Self> {
+        Some(match first >> 4 {
+            2 => Self::ConnAck,
+            3 if first & 0b110 == 0b100 => Self::Publish,
+            4 => Self::PubAck,
+            5 => Self::PubRec,
+            6 => Self::PubRel,
+            7 => Self::PubComp,
+            9 => Self::SubAck,
+            11 => Self::UnsubAck,
+            _ => return None,
+        })
+    }
+
+    /// Of whole packets, one behind the other.
+    pub(crate) fn all_of(mut bytes: &[u8]) -> Vec<Self> {
+        let mut kinds = Vec::new();
+        while let [first, rest @ ..] = bytes {
+            kinds.extend(Self::of(*first));
+            let size = rest.iter().position(|byte| byte & 0x80 == 0).expect("packets are whole") + 1;
+            let len = rest[..size].iter().rev().fold(0, |len, byte| len << 7 | usize::from(byte & 0x7f));
+            bytes = &rest[size + len..];
+        }
+        kinds
+    }
 }
 
 /// Which moment of an operation.
@@ -52,7 +128,7 @@ impl DiskFaults {
     /// For half of the seeds; the log's options go with it.
     pub(crate) fn draw(seed: u64, options: &mut Options) -> Option<Self> {
         let rng = &mut Rng::stream(seed, "disks");
-        if rng.chance(500) {
+        if rng.chance(400) {
             return None;
         }
         options.segment_bytes = *rng.pick(&[64, 64, 96, 128]) << 10;
@@ -65,18 +141,44 @@ impl DiskFaults {
         ]);
         options.segments_min = *rng.pick(&[2, 4]);
         options.spare_segments_max = *rng.pick(&[0, 2, 8]);
-        let count = *rng.pick(&[0, 1, 1, 2, 3, 4]);
-        let crashes = (0..count).map(|_| crash_plan(rng)).collect();
+        let count = *rng.pick(&[0, 1, 2, 3, 4]);
+        let mut crashes: Vec<CrashPlan> = (0..count).map(|_| crash_plan(rng)).collect();
+        let is_aimed = rng.chance(600);
+        if is_aimed {
+            crashes.extend((0..*rng.pick(&[8, 16])).map(|_| aimed_plan(rng)));
+        }
         let fails = rng.chance(40);
         Some(Self {
-            delay_ms_max: *rng.pick(&[0, 1, 5, 40]),
+            // What is sent too early shows while the disk is slower than everything else.
+            delay_ms_max: *rng.pick(if is_aimed { &[5, 40, 150, 150] } else { &[0, 1, 5, 40] }),
+            down_ms_max: if is_aimed { 30 } else { 4_000 },
             crashes,
             cuts_power: rng.chance(700) && options.sync == SyncMode::Commit,
             lost_sectors: *rng.pick(&[1000, 500, 100]),
             fills: rng.chance(100),
             watermark: rng.chance(100),
             fails: fails.then(|| (rng.short(0, 4), rng.between(0, 100))),
+            reshards: rng.chance(350),
+            rots: if rng.chance(150) { 400 } else { 0 },
+            bad_reads: if rng.chance(100) { *rng.pick(&[20, 200]) } else { 0 },
         })
+    }
+
+    /// Disks that do what they are told.
+    pub(crate) fn none() -> Self {
+        Self {
+            delay_ms_max: 1,
+            down_ms_max: 1,
+            crashes: Vec::new(),
+            cuts_power: true,
+            lost_sectors: 1000,
+            fills: false,
+            watermark: false,
+            fails: None,
+            reshards: false,
+            rots: 0,
+            bad_reads: 0,
+        }
     }
 
     /// Whether durable publishes and subscriptions may be refused for a while.
@@ -86,7 +188,7 @@ impl DiskFaults {
 }
 
 fn crash_plan(rng: &mut Rng) -> CrashPlan {
-    if rng.chance(400) {
+    if rng.chance(300) {
         return CrashPlan::At(rng.between(0, 30_000));
     }
     let most = *rng.pick(&[10, 60, 300, 1000]);
@@ -94,15 +196,25 @@ fn crash_plan(rng: &mut Rng) -> CrashPlan {
     CrashPlan::Operation { shard: rng.short(0, 4), number: rng.between(1, most), moment }
 }
 
-#[derive(Default, Debug)]
+fn aimed_plan(rng: &mut Rng) -> CrashPlan {
+    if rng.chance(200) {
+        let wait_ms = *rng.pick(&[0, 1, 5, 20]);
+        return CrashPlan::Ending { number: rng.between(1, 4), wait_ms };
+    }
+    CrashPlan::Packet { kind: *rng.pick(&Kind::ALL), number: *rng.pick(&[1, 1, 2, 4, 8]) }
+}
+
+#[derive(Clone, Default, Debug)]
 struct File {
     bytes: Vec<u8>,
     /// What the sectors were that were written since the last sync, by place.
     before: BTreeMap<usize, Vec<u8>>,
+    /// Writes since the segment was last begun: where, and how much.
+    writes: BTreeMap<usize, usize>,
 }
 
 /// One shard's disk.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Drive {
     files: BTreeMap<SegmentId, File>,
     /// Operations on their way, by number.
@@ -174,6 +286,10 @@ impl Drive {
         mut reaches: impl FnMut(usize) -> bool,
     ) {
         let file = self.files.get_mut(&segment).expect("only what was made is written");
+        if offset == 0 {
+            file.writes.clear();
+        }
+        file.writes.insert(offset, bytes.len());
         for (index, sector) in bytes.chunks(SECTOR).enumerate() {
             let range = offset + index * SECTOR..offset + index * SECTOR + sector.len();
             if reaches(index) {
@@ -181,6 +297,52 @@ impl Drive {
                 file.bytes[range].copy_from_slice(sector);
             }
         }
+    }
+
+    /// What is in a file.
+    pub(crate) fn bytes(&self, segment: SegmentId, offset: u32, size: u32) -> &[u8] {
+        &self.files[&segment].bytes[offset as usize..(offset + size) as usize]
+    }
+
+    pub(crate) fn size(&self, segment: SegmentId) -> u32 {
+        u32::try_from(self.files[&segment].bytes.len()).expect("segments are small")
+    }
+
+    /// What was written together with a byte.
+    pub(crate) fn write_of(&self, segment: SegmentId, offset: u32) -> Range<u32> {
+        let write = self.files[&segment].writes.range(..=offset as usize).next_back();
+        let small = |size: usize| u32::try_from(size).expect("segments are small");
+        write.map_or(0..0, |(start, size)| small(*start)..small(*start + *size))
+    }
+
+    /// Whether nothing was written behind it in its file.
+    pub(crate) fn is_last_write(&self, segment: SegmentId, offset: u32) -> bool {
+        self.files[&segment].writes.range(offset as usize + 1..).next().is_none()
+    }
+
+    /// Changes a bit of something that was written and synced; gives where.
+    pub(crate) fn rot(&mut self, rng: &mut Rng) -> Option<(SegmentId, u32)> {
+        let written = self.files.iter().flat_map(|(segment, file)| {
+            let synced = file
+                .writes
+                .iter()
+                .filter(|(offset, size)| file.before.range(**offset..**offset + **size).next().is_none());
+            synced.map(|(offset, size)| (*segment, *offset, *size))
+        });
+        let written: Vec<_> = written.collect();
+        if written.is_empty() {
+            return None;
+        }
+        let (segment, offset, size) = *rng.pick(&written);
+        let file = self.files.get_mut(&segment).expect("found above");
+        // Not padding, mostly.
+        let places: Vec<usize> = (offset..offset + size).filter(|at| file.bytes[*at] != 0).collect();
+        if places.is_empty() {
+            return None;
+        }
+        let place = *rng.pick(&places);
+        file.bytes[place] ^= 1 << rng.below(8);
+        Some((segment, u32::try_from(place).expect("segments are small")))
     }
 
     /// No failure is to come.
@@ -245,6 +407,7 @@ impl World {
         let drive = &mut self.drives[shard];
         let operation = drive.flying.remove(&number).expect("operations die with their events");
         let reply = drive.carry_out(&operation);
+        let reply = self.spoil(shard, reply, &operation);
         self.note(format_args!("disk {shard}: {number} done"));
         if self.aim(shard, number, Moment::Done) {
             return;
@@ -253,6 +416,22 @@ impl World {
         self.shards[shard].handle_disk(now, reply);
         self.wake(shard);
         self.aim(shard, number, Moment::Told);
+    }
+
+    /// Some reads fail: of the messages whose bytes were asked for nobody can say whether they come.
+    fn spoil(&mut self, shard: usize, reply: DiskReply, operation: &Disk) -> DiskReply {
+        let bad_reads = self.swarm.disk.as_ref().map_or(0, |faults| faults.bad_reads);
+        let (DiskReply::Read { id, .. }, Disk::Read { segment, offset, bytes, .. }) = (&reply, operation)
+        else {
+            return reply;
+        };
+        if bad_reads == 0 || self.is_healing || !self.disk_rng.chance(bad_reads) {
+            return reply;
+        }
+        self.note(format_args!("disk {shard}: {segment} {offset} cannot be read"));
+        let mut tags = tags_in(self.drives[shard].bytes(*segment, *offset, *bytes));
+        self.oracle.excused.append(&mut tags);
+        DiskReply::Read { id: *id, result: Err(DiskError::Failed) }
     }
 
     /// There is no space any more, or there is again.

@@ -2,17 +2,18 @@
 //! shard and on four (every group, for shared subscriptions).
 //!
 //! The workload goes in rounds, each of one kind and each settled before the next, so that what comes to whom does not
-//! depend on time.
+//! depend on time. With disks the process may die between rounds. What had come may come again then, so each message counts once.
 
 use crate::clients::Client;
 use crate::clients::polite::{Phase, Polite, Profile};
+use crate::disk::DiskFaults;
 use crate::oracle::OBSERVER;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 use crate::workload::profile;
 use crate::world::World;
 use quelea::base::QoS;
-use quelea::queue;
+use quelea::{log, queue};
 use std::collections::BTreeMap;
 
 /// By receiver (a client, or a shared subscription): what it got, sorted.
@@ -30,11 +31,29 @@ enum Round {
     Leave,
     /// Everybody comes back.
     Return,
+    /// The process dies and starts again.
+    Crash,
+}
+
+/// What sessions are kept on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ground {
+    Memory,
+    Disks,
+    /// Disks, and a process that dies now and then.
+    Crashes,
 }
 
 /// Runs the workload of a seed.
-pub(crate) fn run(seed: u64, shards: u16, is_printed: bool) -> Result<Received, String> {
+pub(crate) fn run(seed: u64, shards: u16, ground: Ground, is_printed: bool) -> Result<Received, String> {
     let mut swarm = Swarm { shards, ..Swarm::draw(seed).without_faults() };
+    if ground != Ground::Memory {
+        swarm.disk = Some(DiskFaults::none());
+        swarm.load.kept_groups = false;
+        // Whom a will meets that is published after the start is a matter of time.
+        swarm.load.wills &= ground == Ground::Disks;
+        swarm.options.log = log::Options { segment_bytes: 64 << 10, ..log::Options::default() };
+    }
     swarm.options.queue = queue::Options::default();
     (swarm.load.expiry, swarm.load.short_sessions) = (false, false);
     // Which member of a group takes large messages is the group's choice.
@@ -57,9 +76,14 @@ pub(crate) fn run(seed: u64, shards: u16, is_printed: bool) -> Result<Received, 
         let round = match round {
             0 => Round::Change,
             _ if round + 1 == ROUNDS => Round::Return,
+            _ if ground == Ground::Crashes && rng.chance(200) => Round::Crash,
             _ => *rng.pick(&[Round::Change, Round::Publish, Round::Publish, Round::Leave]),
         };
         world.note(format_args!("{round:?}"));
+        if let Round::Crash = round {
+            world.die_and_return()?;
+            continue;
+        }
         for client in 1..world.clients.len() {
             world.with_polite(client, |polite, world| {
                 polite.play(world, round);
@@ -68,14 +92,14 @@ pub(crate) fn run(seed: u64, shards: u16, is_printed: bool) -> Result<Received, 
         }
         world.wait("a round settles", World::is_still)?;
     }
-    Ok(world.received())
+    Ok(world.received(ground == Ground::Crashes))
 }
 
 impl Polite {
     /// Its part in a round.
     fn play(&mut self, world: &mut World, round: Round) {
         let load = world.swarm.load.clone();
-        let is_up = self.machine.is_connected();
+        let is_up = self.phase == Phase::Up && self.machine.is_connected();
         match round {
             Round::Change if !is_up || self.rng.chance(200) => self.connect(world, false),
             Round::Return if !is_up => self.connect(world, false),
@@ -105,6 +129,18 @@ impl Polite {
 }
 
 impl World {
+    /// Nobody publishes before the observer is back.
+    fn die_and_return(&mut self) -> Result<(), String> {
+        self.crash(true);
+        self.wait("the shards are ready", |world| world.is_serving)?;
+        self.wait("the clients have noticed", Self::is_still)?;
+        self.with_polite(OBSERVER, |polite, world| {
+            polite.connect(world, false);
+            Ok(())
+        });
+        self.wait("the observer is back", Self::is_still)
+    }
+
     /// Everybody is either up with nothing to do, or away.
     fn is_still(&self) -> bool {
         let done = |client: &Option<Client>| match client {
@@ -118,7 +154,7 @@ impl World {
         self.clients.iter().all(done) && self.is_quiet() && self.has_delivered()
     }
 
-    fn received(&self) -> Received {
+    fn received(&self, is_once: bool) -> Received {
         let mut received = Received::new();
         for client in 0..self.clients.len() {
             let Some(polite) = self.polite(client) else { continue };
@@ -137,6 +173,9 @@ impl World {
             }
         }
         received.values_mut().for_each(|list| list.sort());
+        if is_once {
+            received.values_mut().for_each(Vec::dedup);
+        }
         received
     }
 }

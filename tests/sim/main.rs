@@ -10,7 +10,9 @@ mod invariants;
 mod mailbox;
 mod network;
 mod oracle;
+mod reshard;
 mod rng;
+mod rot;
 mod run;
 mod swarm;
 mod trace;
@@ -18,12 +20,15 @@ mod verdict;
 mod workload;
 mod world;
 
+use equivalence::Ground;
 use swarm::Swarm;
 
 /// Seeds run by default, besides those of `seeds.txt`.
 const SEEDS: std::ops::Range<u64> = 0..200;
 /// Seeds whose workload is run on one shard and on more.
 const EQUIVALENCE_SEEDS: std::ops::Range<u64> = 0..200;
+/// The same with disks.
+const DISK_EQUIVALENCE_SEEDS: std::ops::Range<u64> = 0..100;
 /// One seed in so many is run twice.
 const TWICE_EVERY: u64 = 8;
 
@@ -98,14 +103,28 @@ fn every_seed_keeps_the_promises() {
 fn the_number_of_shards_is_not_seen() {
     let is_one = std::env::var("QUELEA_SIM_SEED").is_ok();
     let failures = run_all(&seeds(EQUIVALENCE_SEEDS.collect()), |seed| {
-        let one = equivalence::run(seed, 1, is_one)?;
-        for shards in [2, 4] {
-            let more = equivalence::run(seed, shards, is_one && shards == 4)?;
-            if let Some(difference) = equivalence::difference(&one, &more) {
-                return Err(difference);
-            }
-        }
-        Ok(())
+        check_equivalence(seed, Ground::Memory, &[2, 4], is_one)
     });
     report("the_number_of_shards_is_not_seen", &failures);
+}
+
+#[test]
+fn the_number_of_disks_is_not_seen() {
+    let is_one = std::env::var("QUELEA_SIM_SEED").is_ok();
+    let failures = run_all(&seeds(DISK_EQUIVALENCE_SEEDS.collect()), |seed| {
+        check_equivalence(seed, Ground::Disks, &[4], is_one)?;
+        check_equivalence(seed, Ground::Crashes, &[4], is_one)
+    });
+    report("the_number_of_disks_is_not_seen", &failures);
+}
+
+fn check_equivalence(seed: u64, ground: Ground, counts: &[u16], is_printed: bool) -> Result<(), String> {
+    let one = equivalence::run(seed, 1, ground, is_printed)?;
+    for shards in counts {
+        let more = equivalence::run(seed, *shards, ground, is_printed)?;
+        if let Some(difference) = equivalence::difference(&one, &more) {
+            return Err(format!("{ground:?}, {shards} shards: {difference}"));
+        }
+    }
+    Ok(())
 }

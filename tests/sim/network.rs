@@ -57,8 +57,8 @@ pub(crate) struct Socket {
     pub(crate) server_end: Option<u64>,
     /// It was the client's last packet that ended it.
     pub(crate) was_ended_by_client: bool,
-    /// The process died while it was there.
-    has_crashed: bool,
+    /// The process died while it was there, or had died before.
+    pub(crate) has_crashed: bool,
 }
 
 /// All sockets ever opened, and where each is.
@@ -161,8 +161,11 @@ impl World {
         };
         if !self.is_serving {
             // Nobody listens.
+            self.network.sockets[socket].has_crashed = true;
             return self.server_gone(socket);
         }
+        // There may be fewer than when the client set out.
+        let shard = shard % self.shards.len();
         let now = self.now;
         let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 40_000));
         let local = std::net::SocketAddr::from(([127, 0, 0, 1], 1883));
@@ -278,10 +281,13 @@ impl World {
         assert!(end.flight.is_none(), "one send in flight a connection");
         assert!(!buffer.is_empty(), "nothing is not sent");
         if !end.cut && end.client_open {
-            for piece in buffer.slices(0, usize::MAX) {
-                end.down.extend(piece.iter());
-            }
+            let client = end.client;
+            let bytes =
+                buffer.slices(0, usize::MAX).iter().map(|piece| piece.to_vec()).collect::<Vec<_>>().concat();
+            end.down.extend(&bytes);
+            self.aim_at_packets(client, &bytes);
         }
+        let end = &mut self.network.sockets[socket];
         end.flight = Some((shard, id, buffer));
         let delay = delay(&mut self.network_rng, &self.swarm.network);
         self.after(delay, Event::Sent(socket));
@@ -370,6 +376,7 @@ impl World {
         end.up_closed = false;
         end.server_end.get_or_insert(self.now.mono.0);
         let client = end.client;
+        self.aim_at_ending(client);
         self.trace.line(self.now.mono.0, format_args!("socket {socket} closed by its shard"));
         // The client may not know yet.
         if self.polite(client).is_some_and(|polite| polite.may_end(self)) {
@@ -464,6 +471,7 @@ impl World {
         self.network.at.clear();
         for socket in 0..self.network.sockets.len() {
             let end = &mut self.network.sockets[socket];
+            end.flight = None;
             if matches!(end.place, Place::Gone | Place::Arriving(_)) {
                 continue;
             }
@@ -481,7 +489,7 @@ impl World {
             if end.cut || !end.client_open {
                 continue;
             }
-            if self.network_rng.chance(500) {
+            if self.network_rng.chance(500) || self.is_told {
                 end.down_closed = true;
                 self.schedule_down(socket);
             } else {

@@ -102,6 +102,16 @@ pub(crate) struct Oracle {
     pub(crate) ended_members: usize,
     /// How often the process has died.
     pub(crate) crashes: usize,
+    /// Some disk fails: its log does not keep what becomes of sessions.
+    pub(crate) fails: bool,
+    /// How often it started again with another number of shards.
+    pub(crate) moves: usize,
+    /// Messages that were in what a disk has lost, or could not give back.
+    pub(crate) excused: BTreeSet<usize>,
+    /// Topics whose retained message was.
+    pub(crate) excused_topics: BTreeSet<String>,
+    /// Clients something of whose session was: their QoS 2 identifiers may be known still, or not any more.
+    pub(crate) excused_clients: BTreeSet<usize>,
     /// QoS 0 messages may wait: for clients that are away, or for replays.
     pub(crate) queues_qos0: bool,
     /// Full queues refuse: a refusal that is lost on the way to the publisher ends the exchange on one side only, and some
@@ -177,7 +187,7 @@ impl Oracle {
         reason: ReasonCode,
         limited: bool,
     ) -> Result<(), String> {
-        if reason == ReasonCode::NoMatchingSubscribers {
+        if reason == ReasonCode::NoMatchingSubscribers && !self.excused_clients.contains(&OBSERVER) {
             return Err(format!("m{tag}: no subscriber, though the observer subscribes to everything"));
         }
         if reason.is_error() && !limited {
@@ -185,6 +195,14 @@ impl Oracle {
         }
         self.publications[tag].acked.get_or_insert((step, reason));
         Ok(())
+    }
+
+    /// A message may have been lost with a disk: it was there, or its publisher's identifiers were.
+    pub(crate) fn is_excused(&self, tag: usize) -> bool {
+        let publication = &self.publications[tag];
+        let by_identifier =
+            publication.qos == QoS::ExactlyOnce && self.excused_clients.contains(&publication.publisher);
+        by_identifier || self.excused.contains(&tag)
     }
 
     /// The connection of a client is over, or will be: its session may end before anybody hears of it.
@@ -279,6 +297,11 @@ impl Oracle {
         if !got.retain {
             *newest = tag.max(*newest);
         }
+        // After a crash what was not acknowledged comes again, also in a session that may be another.
+        let comes_again = self.crashes > 0 && self.deliveries[client].iter().any(|before| before.tag == tag);
+        if comes_again || self.excused_topics.contains(&got.topic) {
+            return Ok(());
+        }
         // Sent twice: by the broker, or to it.
         if !got.retain || got.dup || may_be_live || value.is_ambiguous || value.attempts > 1 {
             return Ok(());
@@ -316,6 +339,7 @@ impl Oracle {
         let sent = publication.sent.unwrap_or(0);
         let may_come = |s: &&&Subscription| match s.gone {
             None => true,
+            Some(_) if self.fails && self.crashes > 0 => true,
             // It was on its way already, and what is queued may still come. [MQTT-3.10.4-2]
             Some(gone) => (got.qos > QoS::AtMostOnce || self.queues_qos0) && sent <= gone,
         };
@@ -366,8 +390,14 @@ impl Oracle {
         let is_repeatable = publication.is_ambiguous
             || self.refusing.contains(&client)
             || (self.refuses && (publication.attempts > 1 || publication.is_will))
+            // Until it is kept everywhere it is published again.
+            || (self.crashes > 0 && publication.is_will)
             // The home of a group does not know what a member on another shard was given.
             || (self.crashes > 0 && publication.topic.starts_with("s/") && publication.attempts > 1)
+            // What was in flight on a disk that cannot be read may be so no more, or again.
+            || (!self.excused.is_empty() && self.crashes > 0)
+            // Origins do not all go along to other shards.
+            || (self.moves > 0 && publication.attempts > 1)
             // What has no packet identifier of its own leaves no trace on disk.
             || (self.crashes > 0 && new.qos == QoS::AtMostOnce && publication.attempts > 1)
             || (publication.qos == QoS::AtLeastOnce && publication.attempts > 1)
@@ -402,8 +432,12 @@ impl Oracle {
         };
         let is_late_joiner =
             self.crashes > 0 && publication.attempts > 1 && !self.subscriptions.iter().any(wanted);
-        let may_be_late =
-            is_late_joiner || is_resent || publication.is_ambiguous || (in_group && self.ended_members > 0);
+        let was_moved = self.moves > 0 && publication.attempts > 1;
+        let may_be_late = was_moved
+            || is_late_joiner
+            || is_resent
+            || publication.is_ambiguous
+            || (in_group && self.ended_members > 0);
         if later > new.tag && !may_be_late {
             return Err(format!("[MQTT-4.6.0-6] m{} to client {client} after m{later}", new.tag));
         }

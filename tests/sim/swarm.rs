@@ -90,6 +90,8 @@ pub(crate) struct Load {
     pub(crate) properties: bool,
     /// Takeovers come many at a time.
     pub(crate) storms: bool,
+    /// Only sessions that are kept join shared subscriptions; now and then one of them ends.
+    pub(crate) kept_groups: bool,
     /// Members of shared subscriptions come and go all the time.
     pub(crate) churn: bool,
     /// Who gets a retained message live subscribes again at once.
@@ -133,6 +135,7 @@ impl Swarm {
         options.budgets = budgets(&mut Rng::stream(seed, "budgets"));
         let more = &mut Rng::stream(seed, "features");
         let disk = DiskFaults::draw(seed, &mut options.log);
+        let disk_is_there = disk.is_some();
         Self {
             disk,
             shards: rng.short(1, 5),
@@ -177,6 +180,7 @@ impl Swarm {
                 properties: more.chance(500),
                 storms: more.chance(250),
                 churn: more.chance(300),
+                kept_groups: disk_is_there && more.chance(500),
                 replay_races: more.chance(400),
                 weights: Weights::draw(more),
             },

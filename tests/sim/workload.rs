@@ -34,6 +34,7 @@ pub(crate) fn observer() -> Profile {
         packet_size_max: None,
         refuse_every: 0,
         is_lazy: false,
+        reuses_ids: false,
         is_library: false,
         will: None,
         group: GROUPS[0],
@@ -68,7 +69,8 @@ pub(crate) fn profile(index: usize, swarm: &Swarm, rng: &mut Rng) -> Profile {
         packet_size_max: if load.small_packets && rng.chance(400) { NonZeroU32::new(300) } else { None },
         refuse_every: if refuses { u32::from(rng.short(2, 9)) } else { 0 },
         is_lazy,
-        is_library: may_be_library && rng.chance(600),
+        reuses_ids: rng.chance(700),
+        is_library: may_be_library && rng.chance(400),
         will: has_will.then(|| WillProfile {
             qos: *rng.pick(&QOS),
             retain: rng.chance(300),
@@ -183,6 +185,10 @@ impl Polite {
             self.storm -= 1;
             return self.take_over(world, &load);
         }
+        let is_member = load.kept_groups && self.profile.version.is_v5() && self.profile.expiry_secs > 1_000;
+        if is_member && load.members_leave && self.rng.chance(15) {
+            return self.goodbye(world, false, Some(0));
+        }
         let weights = &load.weights;
         let actions: [(u64, Action); 6] = [
             (weights.publish, Self::publish_burst),
@@ -279,7 +285,9 @@ impl Polite {
     fn wished(&mut self, load: &Load) -> (Option<&'static str>, SubscribeFilter<'static>) {
         let kind = self.rng.below(10);
         // What only members who are away could get goes to one of them for good: without faults all are there.
-        let joins = load.shared && (self.profile.may_fail || self.profile.expiry_secs == 0);
+        let joins = load.shared
+            && (self.profile.may_fail || self.profile.expiry_secs == 0)
+            && (!load.kept_groups || self.profile.expiry_secs > 1_000);
         if kind < 2 && joins {
             let (group, text) = self.profile.group;
             let qos = *self.rng.pick(&[QoS::AtLeastOnce, QoS::ExactlyOnce]);

@@ -1,4 +1,4 @@
-//! Another number of shards: every session, retained message and queued message to the log of the shard that is its home now.
+//! Another number of shards: everything to the logs of the shards that are its home now, which [`Rehoming`] knows.
 //!
 //! ```text
 //! log (as it was) ──read back, shard by shard──> log.new ──all synced──> takes the place of log
@@ -7,22 +7,18 @@
 //! Until then nothing is changed in the old logs: whatever goes wrong, a start with the old number of shards finds everything.
 //! It takes as much space again as what lives. If something in the old logs was damaged, they are kept as `log.damaged`.
 //!
-//! A message is stored once for each new shard that has somebody who holds it. Of QoS 2 publishes that were not released, those
-//! are recognised when they are sent again that still wait for somebody; one that all had acknowledged may come twice.
+//! Of QoS 2 publishes that were not released, those are recognised when they are sent again that still wait for somebody and came
+//! from the only old log; others may come twice.
 
 use super::layout::Layout;
 use super::maker;
 use super::recover::{self, tell_damage};
 use super::volume::Volume;
 use crate::base::{HashKey, Mono, ShardId};
-use crate::log::{
-    Damage, Disk, DiskReply, Health, Holder, Log, NewMessage, Options, Recovered, Recovery, SegmentId,
-    StreamId, SyncMode, Whole,
-};
+use crate::log::{Damage, Disk, DiskReply, Health, Log, Options, Recovered, SegmentId};
 use crate::runtime::clock;
-use crate::shard::durable::{home_of_state, home_of_stream};
+use crate::shard::durable::Rehoming;
 use anyhow::{Context, Result, bail};
-use hashbrown::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -50,20 +46,20 @@ pub(super) fn rehome(data_dir: &Path, old: &Layout, plan: Plan<'_>) -> Result<La
     let began = clock::now().mono;
     tracing::info!("quelea.shards is {}, and was {}: the durable log is re-homed", plan.shards, old.shards());
     let draft = Layout::draft(data_dir, plan.shards)?;
-    let targets = (0..plan.shards).map(|shard| Target::new(draft.volume(ShardId(shard)), plan));
-    let mut moving = Moving { plan, targets: targets.collect(), moved: 0, told_at: began, is_damaged: false };
+    let files = (0..plan.shards).map(|shard| Files::new(draft.volume(ShardId(shard)))).collect();
+    let Plan { key, tags, shards, options } = plan;
+    let rehoming = Rehoming::new(key, tags, old.shards(), shards, options);
+    let mut moving = Moving { rehoming, files, moved: 0, told_at: began, is_damaged: false };
     for shard in 0..old.shards() {
         let volume = old.volume(ShardId(shard));
         let recovered = recover::recover(&volume, plan.options, plan.tags)?;
-        let moved = moving.take(shard, recovered, &volume);
+        let moved = moving.take(shard, &recovered, &volume);
         moved.with_context(|| {
             let (was, folder) = (old.shards(), volume.folder().display());
             format!("re-homing {folder}: nothing is lost; make space or set quelea.shards = {was} again")
         })?;
     }
-    for target in &mut moving.targets {
-        target.finish().context("re-homing the durable log")?;
-    }
+    moving.finish().context("re-homing the durable log")?;
     draft.complete()?;
     let layout = Layout::replace(draft, data_dir, moving.is_damaged)?;
     let took_ms = clock::now().mono.since(began);
@@ -72,87 +68,66 @@ pub(super) fn rehome(data_dir: &Path, old: &Layout, plan: Plan<'_>) -> Result<La
 }
 
 #[derive(Debug)]
-struct Moving<'a> {
-    plan: Plan<'a>,
-    targets: Vec<Target>,
+struct Moving {
+    rehoming: Rehoming,
+    /// Of the new logs.
+    files: Vec<Files>,
     moved: usize,
     told_at: Mono,
     is_damaged: bool,
 }
 
-impl Moving<'_> {
+impl Moving {
     /// All of one old log.
-    fn take(&mut self, shard: u16, recovered: Recovered, volume: &Volume) -> Result<()> {
-        let Plan { key, shards, .. } = self.plan;
+    fn take(&mut self, shard: u16, recovered: &Recovered, volume: &Volume) -> Result<()> {
         let Recovered { log, streams, states, report } = recovered;
         self.is_damaged |= !report.damage.is_empty() || report.orphan_count > 0;
-        // What makes no sense goes along: newer code may know better.
-        let somewhere = ShardId(shard % shards);
-        let mut homes = HashMap::with_capacity(streams.len());
+        self.rehoming.begin(shard);
         for stream in streams {
-            let home = home_of_stream(key, shards, &stream).unwrap_or(somewhere);
-            let target = &mut self.targets[home.index()];
-            let (id, _) = target.log.open(stream.kind, stream.vhost, &stream.value)?;
-            target.work()?;
-            homes.insert(stream.id, (home, id));
+            self.rehoming.take_stream(stream)?;
+            self.work()?;
         }
         for state in states {
-            let (home, owner) = match state.owner {
-                None => (home_of_state(key, shards, &state).unwrap_or(somewhere), None),
-                Some(owner) => match homes.get(&owner) {
-                    Some((home, id)) => (*home, Some(*id)),
-                    None => continue,
-                },
-            };
-            let target = &mut self.targets[home.index()];
-            target.log.put(state.kind, state.vhost, owner, &state.value)?;
-            target.work()?;
+            self.rehoming.take_state(state)?;
+            self.work()?;
         }
-        self.take_messages(&log, &homes, volume)
+        self.take_messages(log, volume)
     }
 
-    fn take_messages(
-        &mut self,
-        log: &Log,
-        homes: &HashMap<StreamId, (ShardId, StreamId)>,
-        volume: &Volume,
-    ) -> Result<()> {
+    fn take_messages(&mut self, log: &Log, volume: &Volume) -> Result<()> {
         let mut files = Files::new(volume.clone());
-        let mut holders: Vec<Vec<Holder>> = vec![Vec::new(); self.targets.len()];
         let places = log.places();
         for (at, place) in places.iter().enumerate() {
             let bytes = files.read(place.segment, place.offset, place.size);
             let bytes = bytes.with_context(|| volume.path(place.segment).display().to_string())?;
             match log.whole(*place, &bytes) {
-                Ok(whole) => self.take_message(&whole, homes, &mut holders)?,
+                Ok(whole) => self.rehoming.take_message(&whole)?,
                 Err(damage) => self.lose(volume, &damage),
             }
+            self.work()?;
             self.tell_progress(volume, at, places.len());
         }
         self.moved += places.len();
         Ok(())
     }
 
-    fn take_message(
-        &mut self,
-        whole: &Whole,
-        homes: &HashMap<StreamId, (ShardId, StreamId)>,
-        holders: &mut [Vec<Holder>],
-    ) -> Result<()> {
-        for holder in &whole.holders {
-            if let Some((home, stream)) = homes.get(&holder.stream) {
-                holders[home.index()].push(Holder { stream: *stream, ..*holder });
+    /// Writes what has gathered, where that is much.
+    fn work(&mut self) -> Result<()> {
+        for (log, files) in self.rehoming.logs().iter_mut().zip(&mut self.files) {
+            if log.backlog() >= GATHER_BYTES {
+                settle(log, files)?;
             }
         }
-        let Whole { vhost, expires_at, origin, head, payload, .. } = whole;
-        let (vhost, expires_at, origin) = (*vhost, *expires_at, *origin);
-        let message = NewMessage { vhost, expires_at, origin, head, payload };
-        for (target, holders) in self.targets.iter_mut().zip(holders) {
-            if !holders.is_empty() {
-                target.log.append(&message, holders)?;
-                target.work()?;
-                holders.clear();
-            }
+        Ok(())
+    }
+
+    /// Writes and syncs everything.
+    fn finish(&mut self) -> Result<()> {
+        for (log, files) in self.rehoming.logs().iter_mut().zip(&mut self.files) {
+            log.flush()?;
+            settle(log, files)?;
+            log.sync();
+            settle(log, files)?;
         }
         Ok(())
     }
@@ -176,45 +151,15 @@ impl Moving<'_> {
     }
 }
 
-/// A new log.
-#[derive(Debug)]
-struct Target {
-    log: Log,
-    files: Files,
-}
-
-impl Target {
-    fn new(volume: Volume, plan: Plan<'_>) -> Self {
-        // Synced once at the end: nobody is promised anything before.
-        let options = Options { sync: SyncMode::None, ..plan.options.clone() };
-        Self { log: Recovery::new(options, plan.tags, &[]).finish().log, files: Files::new(volume) }
+fn settle(log: &mut Log, files: &mut Files) -> Result<()> {
+    while let Some(disk) = log.poll_output() {
+        let reply = files.carry_out(disk);
+        log.handle_disk(reply);
     }
-
-    /// Writes what has gathered, if that is much.
-    fn work(&mut self) -> Result<()> {
-        if self.log.backlog() >= GATHER_BYTES { self.settle() } else { Ok(()) }
-    }
-
-    /// Writes and syncs everything.
-    fn finish(&mut self) -> Result<()> {
-        self.log.flush()?;
-        self.settle()?;
-        self.log.sync();
-        self.settle()
-    }
-
-    fn settle(&mut self) -> Result<()> {
-        while let Some(disk) = self.log.poll_output() {
-            let reply = self.files.carry_out(disk);
-            self.log.handle_disk(reply);
-        }
-        match self.log.health() {
-            Health::Good if self.log.backlog() == 0 => Ok(()),
-            Health::Good | Health::Full => {
-                bail!("no space left for {}", self.files.volume.folder().display())
-            }
-            Health::Poisoned => bail!("writing to {} failed", self.files.volume.folder().display()),
-        }
+    match log.health() {
+        Health::Good if log.backlog() == 0 => Ok(()),
+        Health::Good | Health::Full => bail!("no space left for {}", files.volume.folder().display()),
+        Health::Poisoned => bail!("writing to {} failed", files.volume.folder().display()),
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `gather` | answers of several to one who waits |
 //! | `ending` | a session's end, when others are to get what it held |
 //! | `recover` | a log back to sessions |
+//! | `rehome` | logs of other shards to these |
 //!
 //! An acknowledgement that says "kept" waits here for the commit it depends on: [`Shard::after_commit`]. What waits is in the order
 //! of the commits. After a failed write or sync nothing is committed any more: everybody who waits is told so, once.
@@ -20,6 +21,7 @@ mod gather;
 mod publish;
 mod queue;
 mod recover;
+mod rehome;
 mod retained;
 mod session;
 
@@ -27,7 +29,7 @@ pub(super) use gather::{Gather, GatherRef, Then};
 pub(super) use publish::Completing;
 pub(super) use queue::{Appended, Held, KEPT};
 pub(super) use recover::JOIN_TOKEN as RECOVERY_TOKEN;
-pub use recover::{home_of_state, home_of_stream};
+pub use rehome::Rehoming;
 pub(super) use session::DurableSession;
 
 use super::Shard;

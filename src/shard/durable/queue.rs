@@ -340,7 +340,9 @@ impl Shard {
                 }
             };
             let Some(item) = item else {
-                self.lose(stream, number);
+                self.lose(slot, stream, number, fetched.tag);
+                // What was not read with it is not lost: it is read next.
+                was_filled = true;
                 continue;
             };
             let entry = self.sessions.at_mut(slot).expect("found above");
@@ -366,25 +368,41 @@ impl Shard {
             (kept.next, kept.is_behind) = (next, has_more);
         }
         // What waits to be sent again and is not in the log any more cannot be.
-        let waits_for_body =
-            entry.outgoing.as_ref().and_then(|outgoing| outgoing.window.peek_unsent()).is_some_and(|first| {
-                first.stage == Stage::Published
-                    && first.item.as_ref().is_some_and(|delivery| delivery.item.is_none())
-            });
-        if waits_for_body
-            && !was_filled
+        if !was_filled
             && let Some(outgoing) = &mut entry.outgoing
+            && let Some(first) = outgoing.window.peek_unsent().filter(|first| first.stage == Stage::Published)
+            && let Some(lost) = first.item.as_ref().filter(|delivery| delivery.item.is_none())
         {
-            outgoing.window.drop_unsent();
+            let was_sent = lost.was_sent;
+            outgoing.window.lose_unsent(was_sent);
         }
         self.pump(session);
     }
 
-    fn lose(&mut self, stream: StreamId, number: u64) {
-        self.counters.log_lost += 1;
-        if let Some(durable) = &mut self.durable {
-            let _ = durable.log.acknowledge(stream, MessageNumber(number));
+    /// A message cannot be read back. If its delivery has begun, its identifier is the client's until PUBCOMP.
+    fn lose(&mut self, session: u32, stream: StreamId, number: u64, tag: u64) {
+        let Some(durable) = &mut self.durable else { return };
+        let outgoing = self.sessions.at_mut(session).and_then(|entry| entry.outgoing.as_mut());
+        let mut window = outgoing.into_iter().flat_map(|outgoing| outgoing.window.iter_mut());
+        let in_flight = window.find(|entry| entry.item.as_ref().is_some_and(|kept| kept.number == number));
+        let kept = in_flight.as_ref().and_then(|entry| entry.item.as_ref());
+        if kept.is_some_and(|kept| kept.item.is_some()) {
+            return;
         }
+        self.counters.log_lost += 1;
+        let was_sent = kept.is_some_and(|kept| kept.was_sent);
+        let Some((in_flight, (packet_id, _))) = in_flight.zip(format::untag(tag)).filter(|_| was_sent) else {
+            let _ = durable.log.acknowledge(stream, MessageNumber(number));
+            return;
+        };
+        in_flight.stage = Stage::Released;
+        let marked = durable.log.mark(stream, MessageNumber(number), format::tag(packet_id, true));
+        let commit = marked.unwrap_or(Sequence(u64::MAX));
+        if let Some(kept) = &mut in_flight.item {
+            kept.ready = commit;
+        }
+        drop(window);
+        self.wake_at(session, commit);
     }
 
     /// A message read back, as a delivery.

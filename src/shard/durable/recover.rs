@@ -319,15 +319,13 @@ impl Shard {
 }
 
 /// The shard a stream belongs to when there are so many; `None` if its value makes no sense. `key` is the process's secret.
-#[must_use]
-pub fn home_of_stream(key: HashKey, shards: u16, stream: &RecoveredStream) -> Option<ShardId> {
+pub(super) fn home_of_stream(key: HashKey, shards: u16, stream: &RecoveredStream) -> Option<ShardId> {
     let value = format::session(&stream.value)?;
     Some(crate::shard::connect::home_of_client(key, shards, stream.vhost, value.client_id))
 }
 
 /// The same of a state that belongs to nobody; that of a stream goes with it.
-#[must_use]
-pub fn home_of_state(key: HashKey, shards: u16, state: &RecoveredState) -> Option<ShardId> {
+pub(super) fn home_of_state(key: HashKey, shards: u16, state: &RecoveredState) -> Option<ShardId> {
     let message = format::retained(state.vhost, &state.value)?;
     let topics = crate::shard::topics_key(key);
     Some(home(topics.hash(state.vhost, message.topic_bytes()), shards))

@@ -207,6 +207,48 @@ fn a_delivery_that_had_begun_goes_on_after_a_crash() {
 }
 
 #[test]
+fn the_identifier_of_a_delivery_that_cannot_be_read_back_is_not_used_for_another() {
+    let options = options();
+    let mut world = World::durable(1, &options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+    assert_eq!(world.take(subscriber), ["PUBLISH t 1 q2 id=1"]);
+    world.drop_connection(subscriber);
+    world.disks[0].disk.read_error = Some(DiskError::Failed);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+    world.settle();
+    // For the client it is the message it has, or none: it must not be the next one.
+    assert_eq!(world.take(subscriber), ["PUBREL 1 Success"]);
+    world.disks[0].disk.read_error = None;
+    world.publish(publisher, "t", "2", QoS::ExactlyOnce, 2, false);
+    assert_eq!(world.take(subscriber), ["PUBLISH t 2 q2 id=2"]);
+    world.crash(&options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+    world.settle();
+    assert_eq!(world.take(subscriber), ["PUBREL 1 Success", "PUBLISH t 2 q2 id=2 dup"]);
+    world.ack(subscriber, AckKind::PubComp, 1);
+    world.ack(subscriber, AckKind::PubRec, 2);
+    world.ack(subscriber, AckKind::PubComp, 2);
+    assert_eq!(world.shards[0].log().map(log::Log::message_count), Some(0));
+}
+
+#[test]
+fn a_session_that_a_crash_has_ended_with_its_connection_is_not_resumed() {
+    let options = options();
+    let mut world = World::durable(1, &options);
+    let (client, _) = world.connect_durable(0, "client", true);
+    world.drop_connection(client);
+    let connect = Connect::new(Version::V5, "client", false, 0);
+    let client = world.connect_with(0, &connect);
+    assert_eq!(world.take(client), ["CONNACK Success true"]);
+    world.crash(&options);
+    let (_, is_present) = world.connect_durable(0, "client", false);
+    assert!(!is_present);
+}
+
+#[test]
 fn what_waits_before_a_delivery_that_had_begun_is_not_passed_over() {
     let options = options();
     let mut world = World::durable(2, &options);

@@ -29,6 +29,13 @@ impl Engine {
         }
     }
 
+    /// The broker's disk may have lost which identifiers are in use.
+    pub(crate) fn forgive(&mut self) {
+        if let Self::Strict(machine) = self {
+            machine.is_forgiving = true;
+        }
+    }
+
     /// Stops holding acknowledgements back.
     pub(crate) fn be_prompt(&mut self) {
         if let Self::Strict(machine) = self {

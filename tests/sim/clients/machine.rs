@@ -103,6 +103,11 @@ pub(crate) struct Machine {
     /// No delivery can have been made before: DUP has no place.
     is_fresh: bool,
     next_id: u16,
+    /// The broker's disk may have lost which identifiers are in use.
+    pub(crate) is_forgiving: bool,
+    /// Identifiers are used again as soon as they are free: for QoS 2 the one that was freed last.
+    pub(crate) reuses_ids: bool,
+    freed: Vec<u16>,
     unsettled: VecDeque<Unsettled>,
     requests: BTreeMap<u16, Request>,
     /// QoS 2 deliveries that were not released: their next PUBLISH is a repetition.
@@ -140,6 +145,9 @@ impl Machine {
             is_beginning: false,
             is_fresh: true,
             next_id: 0,
+            is_forgiving: false,
+            reuses_ids: false,
+            freed: Vec::new(),
             unsettled: VecDeque::new(),
             requests: BTreeMap::new(),
             received: BTreeSet::new(),
@@ -212,7 +220,8 @@ impl Machine {
             self.write_publish(&message, None, false);
             return;
         }
-        let packet_id = self.free_id();
+        let again = if message.qos == QoS::ExactlyOnce { self.freed.pop() } else { None };
+        let packet_id = again.filter(|id| !self.is_in_use(*id)).unwrap_or_else(|| self.free_id());
         self.unsettled.push_back(Unsettled {
             packet_id,
             message,
@@ -372,7 +381,10 @@ impl Machine {
             if self.unacknowledged.len() > usize::from(maximum) {
                 return Err(format!("[MQTT-3.3.4-9] more than {maximum} in flight"));
             }
-            let repeated = publish.qos == QoS::ExactlyOnce && !self.received.insert(id);
+            let mut repeated = publish.qos == QoS::ExactlyOnce && !self.received.insert(id);
+            if repeated && !publish.dup && self.is_forgiving {
+                repeated = false;
+            }
             if repeated && !publish.dup {
                 return Err(format!("[MQTT-3.3.1-1] packet {id} again without DUP"));
             }
@@ -441,6 +453,9 @@ impl Machine {
             return Err(format!("PUBCOMP {id} of nothing"));
         };
         self.unsettled.remove(index);
+        if self.reuses_ids {
+            self.freed.push(id);
+        }
         self.pump();
         Ok(())
     }
@@ -533,13 +548,20 @@ impl Machine {
     }
 
     fn free_id(&mut self) -> u16 {
+        if self.reuses_ids {
+            self.next_id = 0;
+        }
         loop {
             self.next_id = self.next_id.checked_add(1).unwrap_or(1);
             let id = self.next_id;
-            if !self.requests.contains_key(&id) && self.unsettled.iter().all(|u| u.packet_id != id) {
+            if !self.is_in_use(id) && !self.freed.contains(&id) {
                 return id;
             }
         }
+    }
+
+    fn is_in_use(&self, id: u16) -> bool {
+        self.requests.contains_key(&id) || self.unsettled.iter().any(|u| u.packet_id == id)
     }
 }
 

@@ -6,6 +6,7 @@ use super::Client;
 use super::engine::Engine;
 use super::library::Library;
 use super::machine::{Happening, Limits, Machine, Outgoing};
+use crate::disk::Kind;
 use crate::oracle::{self, Publication};
 use crate::rng::Rng;
 use crate::world::World;
@@ -36,6 +37,8 @@ pub(crate) struct Profile {
     /// One delivery in so many is refused; 0 is none.
     pub(crate) refuse_every: u32,
     pub(crate) is_lazy: bool,
+    /// It uses packet identifiers again as soon as they are free.
+    pub(crate) reuses_ids: bool,
     /// It is driven by `quelea::client`.
     pub(crate) is_library: bool,
     pub(crate) will: Option<WillProfile>,
@@ -110,6 +113,8 @@ pub(crate) struct Polite {
     /// A retained message came live: subscribe again at once.
     pub(crate) races: bool,
     pub(crate) is_finished: bool,
+    /// When a disk may have lost something of its session; until it has connected anew.
+    pub(crate) hit_ms: Option<u64>,
     pub(crate) was_told_of_shutdown: bool,
 }
 
@@ -120,6 +125,7 @@ impl Polite {
         } else {
             let mut machine = Machine::new(profile.version);
             machine.is_lazy = profile.is_lazy;
+            machine.reuses_ids = profile.reuses_ids;
             machine.refuse_every = profile.refuse_every;
             Engine::Strict(Box::new(machine))
         };
@@ -139,6 +145,7 @@ impl Polite {
             storm: 0,
             races: false,
             is_finished: false,
+            hit_ms: None,
             was_told_of_shutdown: false,
         }
     }
@@ -428,6 +435,9 @@ impl Polite {
             last.end = End::Lost;
         }
         let was_up = last.accepted_ms.is_some();
+        if world.network.sockets[last.socket].has_crashed {
+            return self.away(world, 1, if self.index.is_multiple_of(3) { 3_000 } else { 300 });
+        }
         // What hangs in a hand-over has been through before the next attempt.
         self.away(world, if was_up { 10 } else { 3_000 }, 5_000);
     }
@@ -471,6 +481,9 @@ impl Polite {
                 Happening::Sent { tag } => world.oracle.sent(tag, step),
                 Happening::Acked { tag, reason } => {
                     world.note(format_args!("client {} acked m{tag} {reason:?}", self.index));
+                    if oracle::is_retained_topic(&world.oracle.publications[tag].topic) {
+                        world.aim_at(Kind::Retained);
+                    }
                     let swarm = &world.swarm;
                     let limited = swarm.has_queue_limits() || swarm.pressure || swarm.disk_refuses();
                     world.oracle.acked(tag, step, reason, limited)?;
@@ -539,6 +552,15 @@ impl Polite {
             // A log that has failed did not keep what became of the session.
             expected = Expected::Unclear;
         }
+        if let Some(hit) = self.hit_ms {
+            // What arrives late was said before.
+            if self.attempts.last().is_some_and(|attempt| attempt.at_ms > hit) {
+                self.hit_ms = None;
+            }
+            if !is_clean {
+                expected = Expected::Unclear;
+            }
+        }
         if expected == Expected::Either && session_present && self.has_forgotten() {
             expected = Expected::Unclear;
         }
@@ -583,6 +605,14 @@ impl Polite {
         self.tell(world)
     }
 
+    /// Whether its session must be on disk, and is the one it knows.
+    pub(crate) fn has_kept_session(&self) -> bool {
+        let last = self.attempts.last().filter(|_| !self.is_finished && self.hit_ms.is_none());
+        last.is_some_and(|last| {
+            last.accepted_ms.is_some() && last.expiry_secs.is_some_and(|expiry| expiry > 1_000)
+        })
+    }
+
     /// The library forgets its session with a DISCONNECT that shortens it, which may not have arrived.
     fn has_forgotten(&self) -> bool {
         let (_, before) = self.attempts.split_last().expect("connecting");
@@ -609,7 +639,12 @@ impl Polite {
             if expiry == 0 {
                 return Some(false);
             }
-            let Some(ended) = ended else { return Some(true) };
+            // What the client has left may linger on the other side.
+            let Some(ended) = ended else {
+                // What the client has left may linger, and its session have ended.
+                let is_short = u64::from(expiry) * 1000 < SLACK_MS + LINGER_MS;
+                return (!is_short || last.end == End::Open).then_some(true);
+            };
             let deadline = ended + u64::from(expiry) * 1000;
             // Of who was connected at a crash the clock begins anew.
             let latest = world.clock_ms(ended) + u64::from(expiry) * 1000;
