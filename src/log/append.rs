@@ -23,16 +23,7 @@ pub struct NewMessage<'a> {
     pub payload: &'a [u8],
 }
 
-/// Bounds of one stream; `None` is unbounded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Limits {
-    /// Messages.
-    pub messages_max: Option<u32>,
-    /// Bytes of their records.
-    pub bytes_max: Option<u64>,
-}
-
-/// What was taken from a stream's head, or had expired.
+/// What had expired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Dropped {
     /// Messages.
@@ -169,7 +160,7 @@ impl Log {
         if holders.iter().any(|holder| self.index.streams.get(holder.stream).is_none()) {
             return Err(Refused::NoStream);
         }
-        let size = bound(message_len(message.head, message.payload, holders.len()))?;
+        let size = bound(message_len(message.head.len() + message.payload.len(), holders.len()))?;
         self.make_room(size, true)?;
         let number = MessageNumber(self.index.next_message);
         let record = record::Message {
@@ -262,38 +253,6 @@ impl Log {
         Ok(self.writer.last())
     }
 
-    /// Whether a message of `size` bytes, head and payload, fits into a stream's bounds.
-    #[must_use]
-    pub fn fits(&self, stream: StreamId, size: u64, limits: &Limits) -> bool {
-        let Some(found) = self.index.streams.get(stream) else { return false };
-        limits.messages_max.is_none_or(|max| (found.entries().len() as u64) < u64::from(max))
-            && limits.bytes_max.is_none_or(|max| found.bytes + size <= max)
-    }
-
-    /// Settles messages at a stream's head until it is within its bounds. What is marked stays.
-    ///
-    /// # Errors
-    /// If the log is poisoned.
-    pub fn drop_head(&mut self, stream: StreamId, limits: &Limits) -> Result<Dropped, Refused> {
-        let mut dropped = Dropped::default();
-        let mut position = 0;
-        while let Some(found) = self.index.streams.get(stream) {
-            let too_many =
-                limits.messages_max.is_some_and(|max| found.entries().len() as u64 > u64::from(max));
-            let too_large = limits.bytes_max.is_some_and(|max| found.bytes > max);
-            let Some(slot) = found.entries().get(position).filter(|_| too_many || too_large) else { break };
-            let body = *self.index.bodies.at(*slot);
-            if found.tag(body.number()) != 0 {
-                position += 1;
-                continue;
-            }
-            self.acknowledge(stream, body.number())?;
-            dropped.count += 1;
-            dropped.bytes += u64::from(body.location().size);
-        }
-        Ok(dropped)
-    }
-
     pub(super) fn put_open(
         &mut self,
         stream: StreamId,
@@ -365,7 +324,7 @@ pub(super) fn bound(len: usize) -> Result<u32, Refused> {
     size.filter(|size| *size <= RECORD_BYTES_MAX).ok_or(Refused::TooLarge)
 }
 
-/// What a message adds to the fixed part of its record.
-pub(super) fn message_len(head: &[u8], payload: &[u8], holders: usize) -> usize {
-    head.len() + payload.len() + holders * size_of::<record::ArchivedHolder>()
+/// What a message adds to the fixed part of its record; `bytes`: its head and payload.
+pub(super) fn message_len(bytes: usize, holders: usize) -> usize {
+    bytes + holders * size_of::<record::ArchivedHolder>()
 }

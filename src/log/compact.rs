@@ -205,7 +205,7 @@ impl Log {
         let slot = slot.filter(|slot| self.index.bodies.at(*slot).location() == location);
         let Some(slot) = slot else { return self.copy_origin(origin, location).map(Some) };
         let is_origin_here = origin != NO_ORIGIN && self.index.origin(origin) == Some(location);
-        let size = bound(message_len(&message.head, &message.payload, holders.len()))?;
+        let size = bound(message_len(message.head.len() + message.payload.len(), holders.len()))?;
         self.make_room(size, false)?;
         let record = record::Message {
             number: number.0,

@@ -1,4 +1,4 @@
-//! Reading back: messages of a stream, in order, in batches; and the values of states.
+//! Reading back: messages of a stream, in order, in batches.
 //!
 //! What is not on disk yet is read from the commits that wait. The rest is read in as few operations as its places allow. A
 //! segment is not overwritten while a read of it is outstanding.
@@ -6,7 +6,7 @@
 use super::disk::{Disk, DiskError, ReadId, SegmentId};
 use super::error::Damage;
 use super::frame::BLOCK;
-use super::record::{self, Entry, Kind, Location, MessageNumber, StateId, StreamId};
+use super::record::{self, Entry, Kind, Location, MessageNumber, StreamId};
 use super::{Event, Log};
 use crate::base::{VhostId, Wall};
 
@@ -44,28 +44,18 @@ pub struct Fetched {
     pub stored: Result<Stored, Damage>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Wanted {
-    Message(StreamId, MessageNumber),
-    State(StateId),
-}
-
-#[derive(Debug)]
-enum Got {
-    Message(Stored),
-    State(Box<[u8]>),
-}
-
 #[derive(Debug)]
 struct Item {
-    wanted: Wanted,
+    stream: StreamId,
+    number: MessageNumber,
     location: Location,
-    got: Option<Result<Got, Damage>>,
+    got: Option<Result<Stored, Damage>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Fetch {
     id: FetchId,
+    stream: StreamId,
     items: Vec<Item>,
     reads: usize,
 }
@@ -101,21 +91,14 @@ impl Log {
                 if bytes > bytes_max && !items.is_empty() {
                     break;
                 }
-                let wanted = Wanted::Message(stream, body.number());
-                items.push(Item { wanted, location: body.location(), got: None });
+                let (number, location) = (body.number(), body.location());
+                items.push(Item { stream, number, location, got: None });
             }
         }
-        self.begin_fetch(items, Some(stream))
+        self.begin_fetch(items, stream)
     }
 
-    /// Reads back the value of a state. [`Event::State`] has it; nothing comes if there is no such state.
-    pub fn fetch_state(&mut self, id: StateId) -> FetchId {
-        let found = self.index.states.find(id);
-        let items = found.map(|(location, _)| Item { wanted: Wanted::State(id), location, got: None });
-        self.begin_fetch(items.into_iter().collect(), None)
-    }
-
-    fn begin_fetch(&mut self, mut items: Vec<Item>, stream: Option<StreamId>) -> FetchId {
+    fn begin_fetch(&mut self, mut items: Vec<Item>, stream: StreamId) -> FetchId {
         let id = FetchId(self.next_id());
         for item in &mut items {
             if let Some(bytes) = self.writer.bytes(item.location) {
@@ -126,14 +109,14 @@ impl Log {
             items.iter().filter(|item| item.got.is_none()).map(|item| item.location).collect();
         missing.sort_unstable_by_key(|location| (location.segment, location.offset));
         let spans = merge(&missing);
-        let fetch = Fetch { id, items, reads: spans.len() };
+        let fetch = Fetch { id, stream, items, reads: spans.len() };
         for (segment, start, end) in spans {
             self.read(segment, start, end - start, Some(id));
         }
         if fetch.reads > 0 {
             self.fetches.push(fetch);
         } else {
-            self.finish_fetch(fetch, stream);
+            self.finish_fetch(fetch);
         }
         id
     }
@@ -176,41 +159,23 @@ impl Log {
         fetch.reads -= 1;
         if fetch.reads == 0 {
             let fetch = self.fetches.swap_remove(at);
-            self.finish_fetch(fetch, None);
+            self.finish_fetch(fetch);
         }
         None
     }
 
-    fn finish_fetch(&mut self, fetch: Fetch, mut stream: Option<StreamId>) {
+    fn finish_fetch(&mut self, fetch: Fetch) {
+        let Fetch { id, stream, items, .. } = fetch;
         let mut messages = Vec::new();
-        for item in fetch.items {
-            let got = item.got.expect("all reads are answered");
-            match item.wanted {
-                Wanted::State(id) => {
-                    let value = got.and_then(|got| match got {
-                        Got::State(value) => Ok(value),
-                        Got::Message(_) => Err(damage(item.location)),
-                    });
-                    self.events.push_back(Event::State { id: fetch.id, state: id, value });
-                }
-                Wanted::Message(id, number) => {
-                    stream = Some(id);
-                    // Settled in the meantime.
-                    let Some(found) = self.index.streams.get(id) else { continue };
-                    if found.position(number, &self.index.bodies).is_none() {
-                        continue;
-                    }
-                    let stored = got.and_then(|got| match got {
-                        Got::Message(stored) => Ok(stored),
-                        Got::State(_) => Err(damage(item.location)),
-                    });
-                    messages.push(Fetched { number, tag: found.tag(number), stored });
-                }
+        for Item { number, got, .. } in items {
+            let stored = got.expect("all reads are answered");
+            // Settled in the meantime.
+            let Some(found) = self.index.streams.get(stream) else { continue };
+            if found.position(number, &self.index.bodies).is_some() {
+                messages.push(Fetched { number, tag: found.tag(number), stored });
             }
         }
-        if let Some(stream) = stream {
-            self.events.push_back(Event::Fetched { id: fetch.id, stream, messages });
-        }
+        self.events.push_back(Event::Fetched { id, stream, messages });
     }
 }
 
@@ -235,12 +200,9 @@ fn merge(locations: &[Location]) -> Vec<(SegmentId, u32, u32)> {
 }
 
 /// What was wanted, from the bytes at its place.
-fn decode(bytes: &[u8], item: &Item) -> Result<Got, Damage> {
-    let got = match item.wanted {
-        Wanted::Message(stream, number) => decode_message(bytes, stream, number).map(Got::Message),
-        Wanted::State(id) => decode_state(bytes, id).map(Got::State),
-    };
-    got.ok_or_else(|| damage(item.location))
+fn decode(bytes: &[u8], item: &Item) -> Result<Stored, Damage> {
+    let stored = decode_message(bytes, item.stream, item.number);
+    stored.ok_or(Damage::Record { segment: item.location.segment, offset: item.location.offset })
 }
 
 fn decode_message(bytes: &[u8], stream: StreamId, number: MessageNumber) -> Option<Stored> {
@@ -257,14 +219,4 @@ fn decode_message(bytes: &[u8], stream: StreamId, number: MessageNumber) -> Opti
         head: message.head.as_ref().into(),
         payload: message.payload.as_ref().into(),
     })
-}
-
-fn decode_state(bytes: &[u8], id: StateId) -> Option<Box<[u8]>> {
-    let entry = Entry::decode(bytes).filter(|entry| entry.kind == Kind::Put)?;
-    let state = entry.access::<record::ArchivedPut<'_>>()?;
-    (state.id == id.0).then(|| state.value.as_ref().into())
-}
-
-fn damage(location: Location) -> Damage {
-    Damage::Record { segment: location.segment, offset: location.offset }
 }

@@ -36,7 +36,8 @@
 //! sync at a time, and reads beside it; replies come back in by `handle_disk`, after which whoever waits for a sequence up to
 //! [`committed`](Log::committed) goes on, and the shard polls again.
 //!
-//! - **PUBACK**: a publish with durable targets is one [`append`](Log::append) in each shard that has some; each answers the
+//! - **PUBACK**: a publish with durable targets is one [`append`](Log::append) in each shard that has some, once it need not wait for a
+//!   segment that is being made ([`must_wait`](Log::must_wait)); each answers the
 //!   publisher's shard when its sequence is committed, and the FIFO of acknowledgements there counts the answers. Without a
 //!   durable target nothing touches the log. Durable sessions that are online are delivered to after the commit, from memory.
 //! - **QoS 2 in**: [`has_origin`](Log::has_origin) says "committed, not again" (once [`last`](Log::last) is). When all targets
@@ -48,13 +49,11 @@
 //! - **Sessions**: [`open`](Log::open) at the first CONNECT with expiry greater than 0, [`reopen`](Log::reopen) with new terms or
 //!   a new deadline (wall time) at each resume and disconnect, [`close`](Log::close) at expiry: subscriptions, will, identifiers
 //!   and messages are gone in the same commit. Subscriptions are states of the stream; SUBACK waits for them.
-//! - **Retained messages** are states of nobody on the topic's home; [`replace`](Log::replace) in place. Beyond a bound their
-//!   bytes stay on disk and [`fetch_state`](Log::fetch_state) brings them.
+//! - **Retained messages** are states of nobody on the topic's home; [`replace`](Log::replace) in place.
 //! - **Wills** are states of the session's stream; when a will with a delay is due at recovery its session's value says so.
 //! - **Shared subscriptions** with a durable member are streams at the group's home: members are states, an assignment is a mark
 //!   whose tag names the member's state, settled by an acknowledgement.
-//! - **Offline queues**: [`fits`](Log::fits) before or [`drop_head`](Log::drop_head) after an append, [`expire`](Log::expire) from a
-//!   timer, [`fetch`](Log::fetch) in batches on resume: what was appended meanwhile is part of later batches, in order.
+//! - **Offline queues**: [`expire`](Log::expire) from a timer, [`fetch`](Log::fetch) in batches on resume: what was appended meanwhile is part of later batches, in order.
 //! - **Another number of shards**: each old log is recovered as it is, by any shard; streams, states and messages whose home is
 //!   elsewhere are read back and appended to new logs, by old shard and number, in another directory, which takes the place of the
 //!   old one when all are committed. Numbers and ids are new then; nothing outside a log names them.
@@ -83,7 +82,7 @@ mod stream;
 mod tail;
 pub mod writer;
 
-pub use append::{Dropped, Limits, NewMessage};
+pub use append::{Dropped, NewMessage};
 pub use disk::{Disk, DiskError, DiskReply, ReadId, SegmentId};
 pub use error::{Damage, Health, Refused, Unreadable};
 pub use export::{Place, Whole};
@@ -103,6 +102,9 @@ use segment::{DATA_START, Segment, Segments, Use};
 use std::collections::VecDeque;
 use writer::{Life, Writer};
 
+/// Messages leave this share of the last segment to what shrinks the log.
+const RESERVED_SHARE: u32 = 8;
+
 /// What the log has to say.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
@@ -115,15 +117,9 @@ pub enum Event {
         /// In order.
         messages: Vec<Fetched>,
     },
-    /// The value of a state is read back.
-    State {
-        /// Which fetch.
-        id: FetchId,
-        /// Which state.
-        state: StateId,
-        /// The value, or where it should be.
-        value: Result<Box<[u8]>, Damage>,
-    },
+    /// Records of this commit and later ones wait for a segment that cannot be made for want of space: they are written when there
+    /// is some. Said again whenever it was tried again.
+    NoSpace(Sequence),
     /// Records that were there when the log was opened cannot be read any more.
     Damaged(Damage),
     /// A message was in them: the stream has lost it.
@@ -153,8 +149,9 @@ pub struct Log {
     next_sequence: u64,
     /// Segments to be used again, the longest free first.
     free: VecDeque<SegmentId>,
-    /// Segments that could not be made for want of space.
+    /// Segments that could not be made for want of space, until they are; `attempts` of them are being tried again.
     unmade: Vec<SegmentId>,
+    attempts: usize,
     is_poisoned: bool,
     is_over_watermark: bool,
     /// Settled messages and released origins that are not written yet.
@@ -239,9 +236,14 @@ impl Log {
 
     /// Tries again what had no space. To be called about once a second while [`health`](Self::health) is `Full`.
     pub fn retry(&mut self) {
-        for segment in std::mem::take(&mut self.unmade) {
-            let bytes = self.segments.at(segment).bytes;
-            self.outputs.push_back(Disk::Create { segment, bytes });
+        // Until there is an answer they count as not to be made: else what grows the log would be taken now and then, until there
+        // is no room left for what shrinks it.
+        if self.attempts == 0 {
+            self.attempts = self.unmade.len();
+            for segment in &self.unmade {
+                let bytes = self.segments.at(*segment).bytes;
+                self.outputs.push_back(Disk::Create { segment: *segment, bytes });
+            }
         }
         self.writer.retry();
     }
@@ -272,6 +274,12 @@ impl Log {
     #[must_use]
     pub fn last(&self) -> Sequence {
         self.writer.last()
+    }
+
+    /// Whether everything is written, or as much as there is space for: nothing comes of waiting.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.is_poisoned || self.writer.is_at_rest(|segment| self.unmade.contains(&segment))
     }
 
     /// How the log is.
@@ -402,36 +410,82 @@ impl Log {
     /// No space, and no free segment that would do without: not if records are already waiting for one that could not be made.
     fn is_full(&self) -> bool {
         let has_spare = self.free.iter().any(|segment| self.is_usable(*segment));
-        let is_waited_for =
-            |segment: &SegmentId| self.writer.life().is_some_and(|life| life.segment == *segment);
         self.is_over_watermark
             || self.writer.is_stuck()
             || (!self.unmade.is_empty() && !has_spare)
-            || self.unmade.iter().any(is_waited_for)
+            || self.waits_for_space()
+    }
+
+    /// Whether records wait for a segment that could not be made.
+    fn waits_for_space(&self) -> bool {
+        let is_waited_for =
+            |segment: &SegmentId| self.writer.life().is_some_and(|life| life.segment == *segment);
+        self.unmade.iter().any(is_waited_for)
     }
 
     /// Sees that a record of at most `size` bytes can be appended. What `grows` the log is refused while it is full.
     fn make_room(&mut self, size: u32, grows: bool) -> Result<(), Refused> {
         self.check_sound()?;
-        if grows && self.is_full() {
+        // Copies do not wait for a file that may never be: what waits behind them would wait too.
+        if grows && self.is_full() || self.is_copying && self.waits_for_space() {
             return Err(Refused::Full);
         }
         if !self.is_copying {
             self.compaction_credit = self.chain.len() + 1;
         }
-        if self.writer.fits(size) { Ok(()) } else { self.rotate(size) }
+        if self.writer.fits(size) { Ok(()) } else { self.rotate(size, grows) }
+    }
+
+    /// Whether a message should wait for a segment that is being made: to be asked again after the next
+    /// [`handle_disk`](Self::handle_disk). If not, [`append`](Self::append) takes it or says why it does not. `bytes`: its head and
+    /// payload, at most.
+    ///
+    /// So no message is in a commit that may never be written, and what shrinks the log has room until it is known whether there
+    /// will be more.
+    pub fn must_wait(&mut self, bytes: usize, holders: usize) -> bool {
+        let Ok(size) = append::bound(append::message_len(bytes, holders)) else { return false };
+        if self.is_poisoned || self.is_full() || self.has_room(size) {
+            return false;
+        }
+        let Ok(needed) = segment_for(size) else { return false };
+        if self.fit(needed).is_some() || self.cannot_make(needed) {
+            return false;
+        }
+        let is_in_the_making = |file: &Segment| {
+            !file.is_made && file.bytes >= needed && matches!(file.used, Use::Creating | Use::Live { .. })
+        };
+        self.segments.iter().any(|(_, file)| is_in_the_making(file))
+            || self.create(needed.max(self.options.segment_bytes)).is_some()
+    }
+
+    /// Whether a record of `size` bytes fits into this segment, which is made, and leaves room in it for what shrinks the log, if
+    /// there is no other.
+    fn has_room(&self, size: u32) -> bool {
+        let Some(life) = self.writer.life().filter(|life| self.segments.at(life.segment).is_made) else {
+            return false;
+        };
+        let reserve = life.bytes / RESERVED_SHARE;
+        let has_spare = self.free.iter().any(|segment| self.is_usable(*segment));
+        self.writer.fits(if has_spare { size } else { size.saturating_add(reserve) })
+    }
+
+    /// A free segment that a record fits into.
+    fn fit(&self, needed: u32) -> Option<usize> {
+        let is_fit = |id: &SegmentId| self.segments.at(*id).bytes >= needed && self.is_usable(*id);
+        self.free.iter().position(is_fit)
+    }
+
+    /// Whether there was no space for such a segment.
+    fn cannot_make(&self, needed: u32) -> bool {
+        self.unmade.iter().any(|segment| self.segments.at(*segment).bytes >= needed)
     }
 
     /// Begins another segment, one that a record of `size` bytes fits into.
-    fn rotate(&mut self, size: u32) -> Result<(), Refused> {
-        let needed = pad(size + FRAME_HEADER).and_then(|size| size.checked_add(DATA_START));
-        let needed = needed.ok_or(Refused::TooLarge)?;
-        let is_fit = |id: &SegmentId| self.segments.at(*id).bytes >= needed && self.is_usable(*id);
-        let at = self.free.iter().position(is_fit);
-        let segment = match at.and_then(|at| self.free.remove(at)) {
+    fn rotate(&mut self, size: u32, grows: bool) -> Result<(), Refused> {
+        let needed = segment_for(size)?;
+        let segment = match self.fit(needed).and_then(|at| self.free.remove(at)) {
             Some(segment) => segment,
-            // Copies do not wait for a file that may never be: what waits behind them would wait too.
-            None if self.is_copying => return Err(Refused::Full),
+            None if self.is_copying || grows && self.cannot_make(needed) => return Err(Refused::Full),
             None => self.create(needed.max(self.options.segment_bytes)).ok_or(Refused::Full)?,
         };
         if let Some(life) = self.writer.life() {
@@ -460,15 +514,23 @@ impl Log {
 
     fn on_created(&mut self, segment: SegmentId, result: Result<(), DiskError>) {
         let file = self.segments.at_mut(segment);
+        let tried = self.unmade.iter().position(|unmade| *unmade == segment);
+        self.attempts -= usize::from(tried.is_some());
         match result {
             Ok(()) => {
+                tried.map(|at| self.unmade.swap_remove(at));
                 file.is_made = true;
                 if file.used == Use::Creating {
                     file.used = Use::Empty { last: None };
                     self.free.push_back(segment);
                 }
             }
-            Err(DiskError::Full) => self.unmade.push(segment),
+            Err(DiskError::Full) => {
+                if tried.is_none() {
+                    self.unmade.push(segment);
+                }
+                self.events.extend(self.writer.first_waiting(segment).map(Event::NoSpace));
+            }
             Err(DiskError::Failed) => self.is_poisoned = true,
         }
     }
@@ -537,6 +599,12 @@ impl Log {
         self.next_id += 1;
         self.next_id
     }
+}
+
+/// What a segment is to have for a record of `size` bytes.
+fn segment_for(size: u32) -> Result<u32, Refused> {
+    let needed = pad(size + FRAME_HEADER).and_then(|size| size.checked_add(DATA_START));
+    needed.ok_or(Refused::TooLarge)
 }
 
 #[cfg(test)]

@@ -89,9 +89,7 @@ pub enum StateKind {
     Will = 3,
     /// A QoS 2 packet identifier that came in and is not released.
     Received = 4,
-    /// A QoS 2 packet identifier that went out and was released, and is not complete.
-    Released = 5,
-    /// A binding of a named queue.
+    /// A binding of a named queue. 5 was never written.
     Binding = 6,
 }
 
@@ -104,8 +102,7 @@ impl StreamKind {
 }
 
 impl StateKind {
-    const ALL: [Self; 6] =
-        [Self::Subscription, Self::Retained, Self::Will, Self::Received, Self::Released, Self::Binding];
+    const ALL: [Self; 5] = [Self::Subscription, Self::Retained, Self::Will, Self::Received, Self::Binding];
 
     pub(super) fn decode(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == byte)

@@ -478,6 +478,7 @@ impl Recovery {
             next_sequence: highest.max().map_or(1, |sequence| sequence + 1),
             free: free.into_iter().map(|(_, segment)| segment).collect(),
             unmade: Vec::new(),
+            attempts: 0,
             is_poisoned: false,
             is_over_watermark: false,
             acks: Vec::new(),

@@ -210,6 +210,12 @@ impl Writer {
         self.commits.iter().any(|commit| commit.life.segment == segment)
     }
 
+    /// The first commit to a segment that is not written yet.
+    pub(super) fn first_waiting(&self, segment: SegmentId) -> Option<Sequence> {
+        let first = self.commits.iter().find(|commit| commit.life.segment == segment);
+        first.map(|commit| Sequence(commit.number))
+    }
+
     /// Bytes of a record that is not known to be on disk.
     pub(super) fn bytes(&self, location: Location) -> Option<&[u8]> {
         let is_there = |commit: &&Commit| {
@@ -292,6 +298,18 @@ impl Writer {
     /// Whether a write had no space.
     pub(super) fn is_stuck(&self) -> bool {
         self.flight == Flight::Stuck
+    }
+
+    /// Whether nothing is on its way and nothing more can be written, for want of anything or of space.
+    pub(super) fn is_at_rest(&self, is_unmade: impl Fn(SegmentId) -> bool) -> bool {
+        match self.flight {
+            Flight::Stuck => true,
+            Flight::Idle => {
+                let is_synced = !self.sync_wanted || self.written == self.synced;
+                is_synced && self.commits.front().is_none_or(|commit| is_unmade(commit.life.segment))
+            }
+            Flight::Writing | Flight::Syncing(_) => false,
+        }
     }
 
     fn sync(&mut self) -> Option<Disk> {

@@ -39,6 +39,11 @@ impl Received {
         }
     }
 
+    /// Those that are not released.
+    pub fn iter(&self) -> impl Iterator<Item = PacketId> {
+        self.ids.iter().filter_map(|id| PacketId::new(*id))
+    }
+
     /// How many are not released.
     #[must_use]
     pub fn len(&self) -> usize {

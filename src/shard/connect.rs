@@ -205,24 +205,28 @@ impl Shard {
     fn refuse_session(&mut self, slot: u32, session: u32, existed: bool, refused: Refused) -> Flow {
         let outcome = self.refused(refused);
         let violation = if outcome.failed { Violation::LogFailed } else { Violation::DiskFull };
-        if let Some(connection) = self.links.at(slot) {
-            // Not accepted after all: CONNACK says so.
-            let (version, packet_size_max) = (connection.version, connection.packet_size_max);
-            let mut answer = Vec::new();
-            ConnAck::new(false, violation.connack_reason(version)).encode(version, &mut answer);
-            if answer.len() <= packet_size_max as usize {
-                self.links.out(slot).bytes_mut().extend_from_slice(&answer);
-            }
+        self.take_back_connack(slot, session, violation);
+        if !existed {
+            self.end_session(session);
+        }
+        Flow::Stop
+    }
+
+    /// Not accepted after all: CONNACK says so, instead of what was to be sent.
+    pub(super) fn take_back_connack(&mut self, slot: u32, session: u32, violation: Violation) {
+        let Some(connection) = self.links.at(slot) else { return };
+        let (version, packet_size_max) = (connection.version, connection.packet_size_max);
+        let mut answer = Vec::new();
+        ConnAck::new(false, violation.connack_reason(version)).encode(version, &mut answer);
+        self.links.out(slot).clear();
+        if answer.len() <= packet_size_max as usize {
+            self.links.out(slot).bytes_mut().extend_from_slice(&answer);
         }
         if let Some(entry) = self.sessions.at_mut(session) {
             entry.will = None;
         }
         self.detach(slot, session, Cause::of(violation), None);
-        if !existed {
-            self.end_session(session);
-        }
         self.close_after_sending(slot);
-        Flow::Stop
     }
 
     /// Ends whatever connection the client's session has. Gives the session if it goes on. [MQTT-3.1.4-3]

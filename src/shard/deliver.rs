@@ -131,7 +131,7 @@ impl Shard {
     ) -> Outcome {
         let kept = self.sessions.at(session).and_then(|entry| entry.durable.as_ref());
         if let Some(stream) = kept.filter(|_| target.qos > QoS::AtMostOnce).map(|kept| kept.stream) {
-            return self.hold_delivery(session, stream, target, group, routing.message.size());
+            return self.hold_delivery(session, stream, target, group, routing);
         }
         if target.qos > QoS::AtMostOnce && self.window_has_room(session) {
             let keeps = group.is_some() || self.sessions.at(session).is_some_and(|entry| entry.is_durable());

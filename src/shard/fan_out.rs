@@ -11,7 +11,7 @@
 //! Cost: a message that waits is one reference and about 150 bytes, however many it goes to.
 
 use super::Shard;
-use super::durable::{GatherRef, Held};
+use super::durable::{Delivery, GatherRef, Held};
 use super::peer::{CommitRef, PeerMessage};
 use super::routing::{Routing, Target};
 use crate::base::buffer::SHARE_MIN;
@@ -44,7 +44,7 @@ pub(super) struct FanOut {
     outcome: Outcome,
     origin: Option<Origin>,
     /// Those of its targets so far that are on disk.
-    held: Held,
+    held: Vec<Delivery>,
     gather: Option<GatherRef>,
 }
 
@@ -182,7 +182,7 @@ impl Shard {
             commit: routing.commit,
             outcome: Outcome { matched: true, ..Outcome::default() },
             origin: routing.origin,
-            held: Held::default(),
+            held: Vec::new(),
             gather: None,
         };
         self.fan_outs.push(by, fan_out);
@@ -300,7 +300,7 @@ impl Shard {
         };
         self.scratch.encoded.v3.clear();
         self.scratch.encoded.v5.clear();
-        std::mem::swap(&mut self.held, &mut fan_out.held);
+        routing.held = Held::of(std::mem::take(&mut fan_out.held));
         let end = targets.len().min(fan_out.at.saturating_add(budget));
         for target in &targets[fan_out.at..end] {
             fan_out.outcome = fan_out.outcome.and(self.deliver(target, &mut routing));
@@ -308,7 +308,7 @@ impl Shard {
         let made = end - fan_out.at;
         fan_out.at = end;
         fan_out.gather = routing.gather;
-        std::mem::swap(&mut self.held, &mut fan_out.held);
+        fan_out.held = routing.held.take();
         made
     }
 
@@ -317,7 +317,7 @@ impl Shard {
         let message = done.message.as_ref().as_ref();
         let mut routing = Routing::new(&message, done.topic_hash, Some(Arc::clone(&done.message)));
         (routing.origin, routing.commit, routing.gather) = (done.origin, done.commit, done.gather);
-        std::mem::swap(&mut self.held, &mut done.held);
+        routing.held = Held::of(std::mem::take(&mut done.held));
         let (outcome, asked) = self.keep_here(&mut routing, done.outcome);
         if let Some((from, commit)) = done.commit.filter(|_| asked.missing == 0) {
             self.report(from, commit, outcome);

@@ -4,8 +4,8 @@
 //! session ends, and to another member; a QoS 2 delivery that was sent stays with its session. [MQTT-4.8.2-4] [MQTT-4.8.2-5]
 
 use super::Shard;
-use super::durable::{GatherRef, KEPT, Wait};
-use super::peer::{Join, PeerMessage};
+use super::durable::GatherRef;
+use super::peer::{CommitRef, Join, PeerMessage};
 use super::routing::{Routing, Target};
 use super::sessions::Outgoing;
 use super::subscribe::Settles;
@@ -284,12 +284,10 @@ impl Shard {
         routing: &mut Routing<'_>,
         outcome: Outcome,
     ) {
-        let appended = self.append_held(routing);
-        let outcome = outcome.and(appended.outcome);
-        let Some(gather) = gather else { return };
-        match appended.commit {
-            Some(sequence) => self.after_commit(sequence, Wait::Gathered(gather, outcome.and(KEPT))),
-            None => self.gathered(gather, outcome),
+        routing.commit = gather.map(|gather| (gather.shard, CommitRef::Gather(gather.token)));
+        let (outcome, asked) = self.keep_here(routing, outcome);
+        if let Some((from, commit)) = routing.commit.filter(|_| asked.missing == 0) {
+            self.report(from, commit, outcome);
         }
     }
 

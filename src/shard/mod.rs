@@ -60,7 +60,7 @@ pub use peer::PeerBatch;
 use crate::base::{ConnectionId, HashKey, Mono, Now, OutBuffer, ShardId, Slab, VhostId, Wheel};
 use crate::route::{FilterId, Groups, Interest, Retained, Trie};
 use connection::{Connection, Links, Phase};
-use durable::{Completing, Durable, Gather, Held};
+use durable::{Completing, Delivery, Durable, Gather, Waiting};
 use fan_out::FanOuts;
 use peer::Mesh;
 use replay::{HeldScan, Replay};
@@ -100,7 +100,11 @@ pub struct Shard {
     retained: Retained,
     /// Its log; without one everything is in memory only.
     durable: Option<Box<Durable>>,
-    held: Held,
+    /// Memory that is used again for every message on disk.
+    spare_deliveries: Vec<Delivery>,
+    /// Messages that wait for a segment of the log, and their bytes.
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
     gathers: Slab<Gather>,
     completing: Slab<Completing>,
     mesh: Mesh,
@@ -164,7 +168,9 @@ impl Shard {
             groups: Groups::new(topics),
             retained: Retained::new(topics),
             durable: None,
-            held: Held::default(),
+            spare_deliveries: Vec::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
             gathers: Slab::default(),
             completing: Slab::default(),
             mesh,

@@ -104,10 +104,12 @@ pub(super) enum PeerMessage {
     Return { group: GroupRef, message: Arc<Message>, gather: Option<GatherRef> },
     /// An answer that is gathered there.
     Gathered { gather: GatherRef, outcome: Outcome },
-    /// A QoS 2 publish is released: its origin is to be forgotten; answered by `Forgotten`.
-    Forget { origin: Origin, token: (u32, u32) },
+    /// A QoS 2 publish is released: its origin is to be forgotten; answered by `Forgotten` if there is a token.
+    Forget { origin: Origin, token: Option<(u32, u32)> },
     /// It is, safely.
     Forgotten { token: (u32, u32) },
+    /// Origins on `shard` after a start, round all shards: each takes out those whose publisher's session it has.
+    Unclaimed { shard: ShardId, origins: Vec<Origin> },
     /// Set or clear a retained message; its home is here.
     Retain { message: Arc<Message>, commit: Option<CommitRef> },
     /// Asks for a batch of retained messages.

@@ -67,6 +67,7 @@ impl Shard {
             PeerMessage::Return { group, message, gather } => self.on_return(group, message, gather),
             PeerMessage::Gathered { gather, outcome } => self.gathered(gather, outcome),
             PeerMessage::Forget { origin, token } => self.on_forget(from, origin, token),
+            PeerMessage::Unclaimed { shard, origins } => self.on_unclaimed(shard, origins),
             PeerMessage::Forgotten { token } => self.complete_step_done(token),
             PeerMessage::Retain { message, commit } => {
                 let appended = self.set_retained(message);

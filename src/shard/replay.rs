@@ -240,8 +240,8 @@ impl Shard {
         let topic_hash = self.trie.topic_hash(message_ref.head.vhost, message_ref.topic);
         let shared = Some(Arc::clone(message));
         let mut routing = Routing::new(&message_ref, topic_hash, shared);
-        self.deliver_now(session.slot, &target, &mut routing, None);
-        self.append_held(&mut routing);
+        let outcome = self.deliver_now(session.slot, &target, &mut routing, None);
+        self.keep_for(None, &mut routing, outcome);
     }
 
     /// A replay of the session is over: delivers what waits, if no other replay holds it back. Those that run treat it as any

@@ -4,7 +4,7 @@
 //! is worked off in steps, as a [fan-out](super::fan_out).
 
 use super::Shard;
-use super::durable::{Appended, GatherRef, KEPT, Then, Wait};
+use super::durable::{Appended, GatherRef, Held, KEPT, Then, Wait};
 use super::groups::{GROUP_TAG, group_slot};
 use super::lifecycle::SWEEP_BUDGET;
 use super::limit::Limit;
@@ -79,6 +79,8 @@ pub(super) struct Routing<'a> {
     pub(super) topic_hash: u64,
     /// The packet as it came in, if v3 subscribers can have it as it is.
     pub(super) verbatim: Option<&'a [u8]>,
+    /// Those of its targets so far that are on disk.
+    pub(super) held: Held,
     /// Made when somebody has to keep the message.
     pub(super) shared: Option<Arc<Message>>,
     /// Of a QoS 2 publish by a session on disk.
@@ -98,6 +100,7 @@ impl<'a> Routing<'a> {
             message,
             topic_hash,
             verbatim: None,
+            held: Held::default(),
             shared,
             origin: None,
             commit: None,
@@ -207,9 +210,18 @@ impl Shard {
     /// Puts a message that was matched on disk for those who are, and sees that its publisher hears of it. Gives what is known
     /// at once, and whether the rest will be reported.
     pub(super) fn keep_here(&mut self, routing: &mut Routing<'_>, outcome: Outcome) -> (Outcome, Asked) {
-        if self.held.is_empty() && routing.gather.is_none() {
+        if routing.held.is_empty() && routing.gather.is_none() {
             return (outcome, Asked::NOTHING);
         }
+        if self.must_wait_for_segment(routing) {
+            let asked = Asked::elsewhere(u32::from(routing.commit.is_some()));
+            self.wait_for_segment(routing, outcome);
+            return (outcome, asked);
+        }
+        self.keep_now(routing, outcome)
+    }
+
+    pub(super) fn keep_now(&mut self, routing: &mut Routing<'_>, outcome: Outcome) -> (Outcome, Asked) {
         let appended = self.append_held(routing);
         let mut outcome = outcome.and(appended.outcome);
         let Some((from, commit)) = routing.commit else { return (outcome, Asked::NOTHING) };

@@ -2,7 +2,7 @@
 
 use super::durable::DurableSession;
 use super::replay::Parking;
-use crate::base::{HashKey, Mono, QoS, SessionId, ShardId, Slab, Version, VhostId};
+use crate::base::{HashKey, Mono, PacketId, QoS, SessionId, ShardId, Slab, Version, VhostId};
 use crate::log::{Sequence, StateId};
 use crate::queue::{Item, SessionQueue};
 use crate::route::{FilterId, SubscriptionOptions};
@@ -91,6 +91,8 @@ pub(super) struct Extra {
     pub(super) offline: Option<Offline>,
     /// Live messages that wait for replays.
     pub(super) parking: Option<Box<Parking>>,
+    /// Packet identifiers of QoS 2 publishes that shards knew at the last start, whether or not they are still in use.
+    pub(super) strays: Vec<PacketId>,
 }
 
 /// A session's part in a shared subscription.
@@ -141,6 +143,7 @@ impl Session {
                 && extra.replays.is_empty()
                 && extra.offline.is_none()
                 && extra.parking.is_none()
+                && extra.strays.is_empty()
         };
         if self.extra.as_deref().is_some_and(is_empty) {
             self.extra = None;

@@ -94,10 +94,10 @@ impl Shard {
         }
     }
 
-    /// The log has failed: whether the subscriptions will be there after the next start nobody knows.
-    pub(super) fn fail_subscribe(&mut self, token: (u32, u32)) {
+    /// The log has failed, or there is no space: whether the subscriptions will be there after the next start nobody knows.
+    pub(super) fn fail_subscribe(&mut self, token: (u32, u32), code: ReasonCode) {
         if let Some(waiting) = self.subscribing.get_mut(token.0, token.1) {
-            waiting.codes.fill(ReasonCode::ImplementationSpecificError);
+            waiting.codes.fill(code);
             waiting.replays.clear();
         }
         self.subscribe_step_done(token);

@@ -297,11 +297,10 @@ impl World {
     fn check_logs(&self, when: &str) -> Result<(), String> {
         for (index, shard) in self.shards.iter().enumerate() {
             let log = shard.log().expect("there are disks");
-            // Not origins: those of a publisher whose session ended between PUBLISH and PUBREL stay.
-            let left = (log.streams().count(), log.state_count(), log.message_count());
-            if left != (0, 0, 0) {
+            let left = (log.streams().count(), log.state_count(), log.message_count(), log.origins().count());
+            if left != (0, 0, 0, 0) {
                 return Err(format!(
-                    "{when} the log of shard {index} has streams, states, messages {left:?}"
+                    "{when} the log of shard {index} has streams, states, messages, origins {left:?}"
                 ));
             }
         }

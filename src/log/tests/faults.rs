@@ -86,6 +86,7 @@ fn a_large_record_without_space_is_written_later_also_where_a_small_segment_is_f
     let (_, sequence) = log.append(&message("t", &large), &mut vec![holder(a, 0)]).unwrap();
     settle(&mut log, &mut disk);
     assert!(log.committed() < sequence);
+    assert_eq!(log.poll_event(), Some(Event::NoSpace(sequence)));
     assert_eq!((log.health(), log.wants_retry()), (Health::Full, true));
     assert_eq!(log.append(&message("t", b""), &mut vec![holder(a, 0)]), Err(Refused::Full));
     disk.create_error = None;
@@ -94,6 +95,78 @@ fn a_large_record_without_space_is_written_later_also_where_a_small_segment_is_f
     assert!(log.committed() >= sequence);
     assert_eq!((log.health(), log.wants_retry()), (Health::Good, false));
     assert_eq!(payloads(&mut log, &mut disk, a).last(), Some(&large));
+}
+
+/// A segment that could not be made is tried again also where there is another one meanwhile; what waits for it counts as full.
+#[test]
+fn a_segment_that_could_not_be_made_is_tried_again_also_where_there_is_another() {
+    let mut disk = TestDisk::default();
+    let (mut log, a) = filled(&mut disk);
+    let live = log.writer.life().unwrap().segment;
+    // A second segment is free. A record that does not fit into it has one of its own begun, which cannot be made.
+    let mut sequence = log.last();
+    while log.free.is_empty() {
+        sequence = log.append(&message("t", &[0; 2000]), &mut vec![holder(a, 0)]).unwrap().1;
+        settle(&mut log, &mut disk);
+    }
+    assert_eq!((log.committed(), log.writer.life().unwrap().segment), (sequence, live));
+    disk.create_error = Some(DiskError::Full);
+    let (_, waits) = log.append(&message("t", &[5; 100_000]), &mut vec![holder(a, 0)]).unwrap();
+    settle(&mut log, &mut disk);
+    assert!(!log.free.is_empty() && log.committed() < waits);
+    assert_eq!((log.health(), log.wants_retry()), (Health::Full, true));
+    assert_eq!(log.poll_event(), Some(Event::NoSpace(waits)));
+    assert_eq!(log.append(&message("t", b""), &mut vec![holder(a, 0)]), Err(Refused::Full));
+    log.retry();
+    // Nor while it is tried again.
+    assert_eq!((log.health(), log.wants_retry()), (Health::Full, true));
+    settle(&mut log, &mut disk);
+    assert_eq!(log.poll_event(), Some(Event::NoSpace(waits)));
+    disk.create_error = None;
+    log.retry();
+    settle(&mut log, &mut disk);
+    assert_eq!((log.committed(), log.health(), log.wants_retry()), (waits, Health::Good, false));
+    log.append(&message("t", b"more"), &mut vec![holder(a, 0)]).unwrap();
+    settle(&mut log, &mut disk);
+    assert_eq!(log.committed(), log.last());
+}
+
+#[test]
+fn a_message_waits_for_a_segment_in_the_making_and_leaves_room_for_what_shrinks_the_log() {
+    let mut disk = TestDisk::default();
+    let (mut log, a) = filled(&mut disk);
+    let mut create = None;
+    let mut count = 0;
+    while !log.must_wait(2_000, 1) {
+        log.append(&message("t", &[0; 1_900]), &mut vec![holder(a, 0)]).unwrap();
+        while let Some(output) = log.poll_output() {
+            match output {
+                Disk::Create { .. } => create = Some(output),
+                _ => log.handle_disk(disk.carry_out(&output)),
+            }
+        }
+        assert_eq!(log.committed(), log.last(), "message {count}");
+        count += 1;
+    }
+    let life = log.writer.life().unwrap();
+    assert!(life.bytes - log.writer.end() >= life.bytes / 8, "{} of {}", log.writer.end(), life.bytes);
+    disk.create_error = Some(DiskError::Full);
+    log.handle_disk(disk.carry_out(&create.expect("the next one is in the making")));
+    assert!(!log.must_wait(2_000, 1), "there is nothing to wait for");
+    assert_eq!(log.append(&message("t", b""), &mut vec![holder(a, 0)]), Err(Refused::Full));
+    assert_eq!(log.poll_event(), None, "nobody waits for it");
+    log.retry();
+    assert!(!log.must_wait(2_000, 1), "nor while it is tried again");
+    disk.create_error = None;
+    settle(&mut log, &mut disk);
+    assert!(!log.must_wait(2_000, 1));
+    // One that needs a segment of its own has that made, and waits for it.
+    assert!(log.must_wait(200_000, 1) && log.must_wait(200_000, 1));
+    settle(&mut log, &mut disk);
+    assert!(!log.must_wait(200_000, 1));
+    log.append(&message("t", &[0; 199_000]), &mut vec![holder(a, 0)]).unwrap();
+    settle(&mut log, &mut disk);
+    assert_eq!((log.committed(), log.unmade.len()), (log.last(), 0));
 }
 
 #[test]

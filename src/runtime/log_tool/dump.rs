@@ -167,9 +167,7 @@ fn describe(state: &RecoveredState) -> (String, Json) {
         }),
         StateKind::Will => format::will(state.vhost, &state.value)
             .map(|will| format!("{} after {} s", will.message().topic, will.delay_secs)),
-        StateKind::Received | StateKind::Released => {
-            format::packet_id(&state.value).map(|id| format!("packet identifier {id}"))
-        }
+        StateKind::Received => format::packet_id(&state.value).map(|id| format!("packet identifier {id}")),
         StateKind::Retained | StateKind::Binding => None,
     };
     let text = text.unwrap_or_else(|| format!("{} bytes", state.value.len()));

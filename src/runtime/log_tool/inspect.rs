@@ -208,12 +208,11 @@ impl Shard {
     }
 }
 
-const KINDS: [(&str, StateKind); 6] = [
+const KINDS: [(&str, StateKind); 5] = [
     ("subscriptions", StateKind::Subscription),
     ("retained", StateKind::Retained),
     ("wills", StateKind::Will),
     ("received", StateKind::Received),
-    ("released", StateKind::Released),
     ("bindings", StateKind::Binding),
 ];
 
@@ -222,7 +221,7 @@ fn makes_sense(state: &RecoveredState) -> bool {
         StateKind::Subscription => format::subscription(&state.value).is_some(),
         StateKind::Retained => format::retained(state.vhost, &state.value).is_some(),
         StateKind::Will => format::will(state.vhost, &state.value).is_some(),
-        StateKind::Received | StateKind::Released => format::packet_id(&state.value).is_some(),
+        StateKind::Received => format::packet_id(&state.value).is_some(),
         // Nobody writes them yet.
         StateKind::Binding => true,
     }

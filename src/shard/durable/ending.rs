@@ -1,14 +1,16 @@
 //! A session's end, when it was a member of shared subscriptions: what it has not settled of them goes to other members, and its
-//! stream ends only when they have it on disk. Until then the stream's value says that the session is over.
+//! stream ends only when they have it on disk. Until then the stream's value says that the session is over. What a full disk refuses
+//! is handed on again every second.
 
 use super::Shard;
 use super::format::{self, SessionValue, Standing};
-use super::gather::{GatherRef, Then};
+use super::gather::Then;
 use super::queue::message_of;
 use crate::base::{QoS, SessionId, ShardId};
 use crate::log::{FetchId, Fetched, MessageNumber, StreamId};
 use crate::queue::GroupRef;
 use crate::session::Outcome;
+use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// Messages read back in one go.
@@ -19,15 +21,37 @@ const BATCH_BYTES: u64 = 1 << 20;
 /// A stream whose session is over.
 #[derive(Debug)]
 pub(super) struct Ending {
-    gather: GatherRef,
-    fetch: FetchId,
     member: SessionId,
+    /// The first message of this batch and the last.
+    first: u64,
+    last: u64,
+    fetch: Option<FetchId>,
+    /// Messages of this batch that are on their way to others.
+    missing: u32,
+    /// A disk refused one of them.
+    is_refused: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Endings {
+    streams: HashMap<StreamId, Ending>,
+    /// Those of which a disk refused something: it is handed on again when there may be space.
+    refused: Vec<StreamId>,
+}
+
+impl Endings {
+    /// Whether some wait for space.
+    pub(super) fn wait(&self) -> bool {
+        !self.refused.is_empty()
+    }
 }
 
 impl Shard {
     /// The session is over: so is its stream, at once or when others have what it held of groups.
     pub(in crate::shard) fn end_stream(&mut self, session: u32) {
         let Some(member) = self.sessions.id_at(session) else { return };
+        self.forget_publisher(session);
         let Some(entry) = self.sessions.at_mut(session) else { return };
         let Some(kept) = entry.durable.take() else { return };
         let Some(durable) = &mut self.durable else { return };
@@ -52,25 +76,32 @@ impl Shard {
         self.begin_ending(kept.stream, member);
     }
 
-    /// Gives back what a stream holds of groups.
+    /// Gives back what a stream holds of groups, batch by batch. What others have on disk is settled here.
     pub(super) fn begin_ending(&mut self, stream: StreamId, member: SessionId) {
-        // One answer is its own: all has been given back.
-        let gather = self.gather(Then::Close(stream), 1);
         let Some(durable) = &mut self.durable else { return };
-        let fetch = durable.log.fetch(stream, MessageNumber(0), BATCH_MESSAGES, BATCH_BYTES);
-        durable.endings.push(Ending { gather, fetch, member });
+        let ending = Ending { member, first: 0, last: 0, fetch: None, missing: 0, is_refused: false };
+        durable.endings.streams.insert(stream, ending);
+        self.fetch_ending(stream, 0);
+    }
+
+    fn fetch_ending(&mut self, stream: StreamId, from: u64) {
+        let Some(durable) = &mut self.durable else { return };
+        let Some(ending) = durable.endings.streams.get_mut(&stream) else { return };
+        ending.is_refused = false;
+        ending.fetch = Some(durable.log.fetch(stream, MessageNumber(from), BATCH_MESSAGES, BATCH_BYTES));
     }
 
     pub(super) fn on_ending_fetched(&mut self, id: FetchId, stream: StreamId, messages: Vec<Fetched>) {
         let Some(durable) = &mut self.durable else { return };
-        let Some(at) = durable.endings.iter().position(|ending| ending.fetch == id) else { return };
-        let (gather, member) = (durable.endings[at].gather, durable.endings[at].member);
-        let Some(last) = messages.last().map(|fetched| fetched.number.0) else {
-            durable.endings.swap_remove(at);
-            return self.gathered(gather, Outcome::default());
+        let ending = durable.endings.streams.get_mut(&stream).filter(|ending| ending.fetch == Some(id));
+        let Some(ending) = ending else { return };
+        let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
+            durable.endings.streams.remove(&stream);
+            return self.close_stream(stream);
         };
-        let fetch = durable.log.fetch(stream, MessageNumber(last + 1), BATCH_MESSAGES, BATCH_BYTES);
-        durable.endings[at].fetch = fetch;
+        // One answer is this function's own: all of the batch are on their way.
+        (ending.first, ending.last, ending.missing) = (first.number.0, last.number.0, 1);
+        let member = ending.member;
         for fetched in messages {
             // A QoS 2 delivery that was sent stays with its session. [MQTT-4.8.2-5]
             let Some(stored) = fetched.stored.ok().filter(|_| fetched.tag == 0) else { continue };
@@ -78,10 +109,54 @@ impl Shard {
             if delivery.group == 0 || delivery.qos == QoS::AtMostOnce {
                 continue;
             }
+            if let Some(ending) = self.ending(stream) {
+                ending.missing += 1;
+            }
             let shard = self.group_shard(delivery.group);
             let group = GroupRef { shard, slot: u32::MAX, hash: delivery.group, member };
-            self.gather_more(gather);
+            let gather = self.gather(Then::Settle(stream, fetched.number), 1);
             self.return_to_group(group, Arc::new(message), Some(gather));
+        }
+        self.ending_step_done(stream);
+    }
+
+    /// What became of a message that was handed on.
+    pub(super) fn handed_on(&mut self, stream: StreamId, number: MessageNumber, outcome: Outcome) {
+        if outcome.unkept {
+            if let Some(ending) = self.ending(stream) {
+                ending.is_refused = true;
+            }
+        } else if let Some(durable) = &mut self.durable {
+            let _ = durable.log.acknowledge(stream, number);
+        }
+        self.ending_step_done(stream);
+    }
+
+    fn ending_step_done(&mut self, stream: StreamId) {
+        let Some(ending) = self.ending(stream) else { return };
+        ending.missing -= 1;
+        let (next, is_refused) = (ending.last + 1, ending.is_refused);
+        if ending.missing > 0 {
+            return;
+        }
+        if !is_refused {
+            self.fetch_ending(stream, next);
+        } else if let Some(durable) = &mut self.durable {
+            durable.endings.refused.push(stream);
+        }
+    }
+
+    fn ending(&mut self, stream: StreamId) -> Option<&mut Ending> {
+        self.durable.as_mut()?.endings.streams.get_mut(&stream)
+    }
+
+    /// There may be space for what a disk refused.
+    pub(super) fn retry_endings(&mut self) {
+        let refused = self.durable.as_mut().map(|durable| std::mem::take(&mut durable.endings.refused));
+        for stream in refused.unwrap_or_default() {
+            if let Some(first) = self.ending(stream).map(|ending| ending.first) {
+                self.fetch_ending(stream, first);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use crate::base::ShardId;
-use crate::log::{StateId, StreamId};
+use crate::log::{MessageNumber, StateId, StreamId};
 use crate::session::Outcome;
 use crate::shard::peer::{CommitRef, PeerMessage};
 
@@ -18,8 +18,8 @@ pub(in crate::shard) struct GatherRef {
 pub(in crate::shard) enum Then {
     /// A publish is done on this shard: its own hears so.
     Report(ShardId, CommitRef),
-    /// What a session held of groups is kept elsewhere: its stream ends.
-    Close(StreamId),
+    /// A message of a session that is over is kept by another member: it is settled in its stream.
+    Settle(StreamId, MessageNumber),
     /// A will is kept wherever it has to be: the copy it left behind is not needed any more.
     Published(Option<StateId>),
 }
@@ -69,13 +69,7 @@ impl Shard {
         let Some(done) = self.gathers.remove(slot, generation) else { return };
         match done.then {
             Then::Report(from, commit) => self.report(from, commit, done.outcome),
-            Then::Close(stream) if done.outcome.unkept => {
-                tracing::warn!(
-                    ?stream,
-                    "what a session held of shared subscriptions is kept with it: another log failed"
-                );
-            }
-            Then::Close(stream) => self.close_stream(stream),
+            Then::Settle(stream, number) => self.handed_on(stream, number, done.outcome),
             Then::Published(state) => self.clear_state(state),
         }
     }

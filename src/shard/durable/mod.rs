@@ -9,6 +9,7 @@
 //! | `retained` | retained messages to records |
 //! | `gather` | answers of several to one who waits |
 //! | `ending` | a session's end, when others are to get what it held |
+//! | `waiting` | messages for which there is no segment yet |
 //! | `recover` | a log back to sessions |
 //! | `rehome` | logs of other shards to these |
 //!
@@ -24,20 +25,23 @@ mod recover;
 mod rehome;
 mod retained;
 mod session;
+mod waiting;
 
 pub(super) use gather::{Gather, GatherRef, Then};
 pub(super) use publish::Completing;
-pub(super) use queue::{Appended, Held, KEPT};
+pub(super) use queue::{Appended, Delivery, Held, KEPT};
 pub(super) use recover::JOIN_TOKEN as RECOVERY_TOKEN;
 pub use rehome::Rehoming;
 pub(super) use session::DurableSession;
+pub(super) use waiting::Waiting;
 
 use super::Shard;
+use super::connection::Phase;
 use super::peer::{CommitRef, PeerMessage};
-use crate::base::{ConnectionId, Mono, Now, PacketId, SessionId, ShardId};
+use crate::base::{ConnectionId, Mono, Now, PacketId, ReasonCode, SessionId, ShardId};
 use crate::log::{self, Disk, DiskReply, Event, FetchId, Health, Log, Refused, Sequence, SyncMode};
-use crate::session::Outcome;
-use ending::Ending;
+use crate::session::{Outcome, Violation};
+use ending::Endings;
 use hashbrown::HashMap;
 use recover::Recovering;
 use std::collections::VecDeque;
@@ -96,7 +100,7 @@ pub(super) struct Durable {
     /// Messages with smaller numbers are committed.
     committed_below: u64,
     fetches: HashMap<FetchId, SessionId>,
-    endings: Vec<Ending>,
+    endings: Endings,
     /// QoS 2 packet identifiers for which there was no space.
     unrecorded: Vec<(SessionId, u64, PacketId)>,
     recovering: Option<Recovering>,
@@ -133,6 +137,7 @@ impl Shard {
         durable.log.handle_disk(reply);
         self.work_commits();
         self.work_events();
+        self.work_waiting();
         if !self.paused.is_empty() && !self.is_disk_behind() {
             self.resume_publishers();
         }
@@ -143,6 +148,7 @@ impl Shard {
         self.now = now;
         if let Some(durable) = &mut self.durable {
             durable.log.set_over_watermark(is_over_watermark);
+            self.work_waiting();
             self.record_unrecorded();
         }
     }
@@ -159,13 +165,13 @@ impl Shard {
         self.durable.as_ref().map(|durable| &durable.log)
     }
 
-    /// Whether everything is on disk that should be: then a shard that has left may end.
+    /// Whether everything is on disk that should be, or as much as there is space for: then a shard that has left may end. What has
+    /// no space was acknowledged to nobody.
     #[must_use]
     pub fn is_disk_idle(&self) -> bool {
-        self.durable.as_ref().is_none_or(|durable| {
-            let log = &durable.log;
-            log.health() == Health::Poisoned || (log.committed() >= log.last() && log.backlog() == 0)
-        })
+        self.durable
+            .as_ref()
+            .is_none_or(|durable| durable.is_failed || durable.log.is_at_rest() && self.waiting.is_empty())
     }
 
     /// Something goes on when this commit is through; at once if it is.
@@ -199,9 +205,9 @@ impl Shard {
     /// Whether so much waits for the disk that publishers are to be paused: not for one that is full or has failed, which refuses.
     pub(super) fn is_disk_behind(&self) -> bool {
         let max = self.options.budgets.disk_backlog_bytes_max;
-        self.durable
-            .as_ref()
-            .is_some_and(|durable| durable.log.backlog() > max && durable.log.health() == Health::Good)
+        self.durable.as_ref().is_some_and(|durable| {
+            durable.log.backlog() + self.waiting_bytes > max && durable.log.health() == Health::Good
+        })
     }
 
     /// Everybody goes on whose commit is through.
@@ -262,22 +268,70 @@ impl Shard {
         }
     }
 
+    /// There is no space for this commit and what follows: who can be told so is. What they wait for is written all the same when
+    /// there is space. What shrinks the log and what is never refused goes on waiting.
+    fn refuse_waits(&mut self, from: Sequence) {
+        let Some(durable) = &mut self.durable else { return };
+        let is_refused = |(sequence, wait): &(Sequence, Wait)| {
+            let can_be_told = matches!(
+                wait,
+                Wait::Report(..)
+                    | Wait::Gathered(..)
+                    | Wait::Subscribe(_)
+                    | Wait::Connack(_)
+                    | Wait::Send(..)
+            );
+            *sequence >= from && can_be_told
+        };
+        let waits = std::mem::take(&mut durable.waits);
+        let (refused, kept): (VecDeque<_>, VecDeque<_>) = waits.into_iter().partition(is_refused);
+        durable.waits = kept;
+        for (_, wait) in refused {
+            match wait {
+                Wait::Report(from, commit, _) => {
+                    let outcome = self.refused(Refused::Full);
+                    self.report(from, commit, outcome);
+                }
+                Wait::Gathered(gather, _) => {
+                    let outcome = self.refused(Refused::Full);
+                    self.gathered(gather, outcome);
+                }
+                Wait::Subscribe(token) => self.fail_subscribe(token, ReasonCode::QuotaExceeded),
+                Wait::Connack(connection) => self.refuse_connack(connection),
+                Wait::Send(connection, _) => self.fail_connection(connection, Violation::DiskFull),
+                Wait::Received(..) | Wait::Release(..) | Wait::Complete(_) => unreachable!("not taken out"),
+                Wait::Forgotten(..) | Wait::Pump(_) => unreachable!("not taken out"),
+            }
+        }
+    }
+
+    fn refuse_connack(&mut self, connection: ConnectionId) {
+        let phase = self.links.get(connection).map(|found| &found.phase);
+        if let Some(Phase::Established { session }) = phase {
+            let session = *session;
+            self.links.let_go(connection);
+            self.take_back_connack(connection.slot, session, Violation::DiskFull);
+        }
+    }
+
     fn fail_wait(&mut self, wait: Wait) {
         match wait {
             Wait::Report(from, commit, _) => self.report(from, commit, FAILED),
             Wait::Gathered(gather, _) => self.gathered(gather, FAILED),
             Wait::Received(session, sequence) => self.settle_ack(session, sequence, FAILED),
-            Wait::Subscribe(token) => self.fail_subscribe(token),
-            Wait::Connack(connection) | Wait::Send(connection, _) => self.fail_connection(connection),
+            Wait::Subscribe(token) => self.fail_subscribe(token, ReasonCode::ImplementationSpecificError),
+            Wait::Connack(connection) | Wait::Send(connection, _) => {
+                self.fail_connection(connection, Violation::LogFailed);
+            }
             // PUBREL and PUBCOMP are waited for until the client gives up; deliveries that wait are kept back.
             Wait::Release(..) | Wait::Complete(_) | Wait::Forgotten(..) | Wait::Pump(_) => {}
         }
     }
 
-    fn fail_connection(&mut self, connection: ConnectionId) {
+    fn fail_connection(&mut self, connection: ConnectionId, violation: Violation) {
         if self.links.get(connection).is_some() {
             self.links.let_go(connection);
-            self.violate(connection.slot, crate::session::Violation::LogFailed);
+            self.violate(connection.slot, violation);
         }
     }
 
@@ -288,8 +342,7 @@ impl Shard {
         {
             match event {
                 Event::Fetched { id, stream, messages } => self.on_fetched(id, stream, messages),
-                // Values are in memory.
-                Event::State { .. } => {}
+                Event::NoSpace(from) => self.refuse_waits(from),
                 Event::Damaged(damage) => {
                     self.counters.log_damaged += 1;
                     tracing::error!(?damage, "the log cannot be read here any more; the rest is served");
@@ -334,6 +387,7 @@ impl Shard {
             self.counters.expired += dropped.iter().map(|(_, dropped)| u64::from(dropped.count)).sum::<u64>();
         }
         self.record_unrecorded();
+        self.retry_endings();
     }
 
     /// When [`upkeep_log`](Self::upkeep_log) is due.
@@ -344,6 +398,7 @@ impl Shard {
         let has_upkeep = durable.has_expiring
             || (durable.log.has_lazy() && !durable.is_failed)
             || !durable.unrecorded.is_empty()
+            || (durable.endings.wait() && !durable.is_failed)
             || durable.log.wants_retry();
         let upkeep = has_upkeep.then(|| durable.upkept_at.plus_ms(UPKEEP_EVERY_MS));
         [sync, upkeep].into_iter().flatten().min()

@@ -9,6 +9,7 @@ use crate::base::{ConnectionId, PacketId, QoS, SessionId, ShardId};
 use crate::log::{Health, Origin, Refused, Sequence, StateId, StateKind};
 use crate::session::{Outcome, Ready};
 use crate::shard::peer::PeerMessage;
+use hashbrown::HashMap;
 
 /// An origin that is being forgotten everywhere, and who waits for that.
 #[derive(Debug)]
@@ -140,7 +141,7 @@ impl Shard {
         let missing = 1 + u32::try_from(others.len()).expect("shards are u16");
         let token = self.completing.insert(Completing { session, packet_id, missing, then });
         for shard in others {
-            self.mesh.to(shard).push(PeerMessage::Forget { origin, token });
+            self.mesh.to(shard).push(PeerMessage::Forget { origin, token: Some(token) });
         }
         let commit = self.forget_origin(origin);
         self.after_commit(commit, Wait::Complete(token));
@@ -154,7 +155,8 @@ impl Shard {
     }
 
     /// Another shard's publisher has released an origin.
-    pub(in crate::shard) fn on_forget(&mut self, from: ShardId, origin: Origin, token: (u32, u32)) {
+    pub(in crate::shard) fn on_forget(&mut self, from: ShardId, origin: Origin, token: Option<(u32, u32)>) {
+        let Some(token) = token else { return self.forget_for_good(origin) };
         let Some(durable) = &mut self.durable else {
             return self.mesh.to(from).push(PeerMessage::Forgotten { token });
         };
@@ -163,6 +165,77 @@ impl Shard {
         let last = durable.log.last();
         let commit = if known { durable.log.flush().unwrap_or(Sequence(u64::MAX)) } else { last };
         self.after_commit(commit, Wait::Forgotten(from, token));
+    }
+
+    /// A publisher's session is over: nobody will repeat what it has not released.
+    pub(super) fn forget_publisher(&mut self, session: u32) {
+        let Some(entry) = self.sessions.at(session) else { return };
+        let Some(publisher) = entry.durable.as_ref().map(|kept| kept.publisher) else { return };
+        let received = entry.incoming.iter().flat_map(|incoming| incoming.received.iter());
+        let strays = entry.extra.iter().flat_map(|extra| extra.strays.iter().copied());
+        for packet_id in received.chain(strays).collect::<Vec<PacketId>>() {
+            let origin = Origin { publisher, packet_id: packet_id.value() };
+            for shard in self.mesh.others() {
+                self.mesh.to(shard).push(PeerMessage::Forget { origin, token: None });
+            }
+            self.forget_for_good(origin);
+        }
+    }
+
+    fn forget_for_good(&mut self, origin: Origin) {
+        self.drop_origin(origin);
+        if let Some(durable) = &mut self.durable {
+            // Lazy: after a crash it is found unclaimed.
+            let _ = durable.log.forget(origin);
+        }
+    }
+
+    /// After a start: publishers' sessions may be over, or may end before they say what they have not released.
+    pub(super) fn claim_origins(&mut self) {
+        let Some(durable) = &self.durable else { return };
+        let origins: Vec<Origin> = durable.log.origins().collect();
+        self.pass_on_unclaimed(self.id, origins);
+    }
+
+    /// Takes out the origins whose publisher is here, and passes the rest on.
+    pub(in crate::shard) fn on_unclaimed(&mut self, shard: ShardId, origins: Vec<Origin>) {
+        if shard == self.id {
+            // All have seen it.
+            return origins.into_iter().for_each(|origin| self.forget_for_good(origin));
+        }
+        self.pass_on_unclaimed(shard, origins);
+    }
+
+    fn pass_on_unclaimed(&mut self, shard: ShardId, origins: Vec<Origin>) {
+        if origins.is_empty() {
+            return;
+        }
+        let mut unclaimed: HashMap<u64, Vec<PacketId>> = HashMap::new();
+        for Origin { publisher, packet_id } in origins {
+            unclaimed.entry(publisher).or_default().extend(PacketId::new(packet_id));
+        }
+        let publishers: Vec<(u32, u64)> = self
+            .sessions
+            .iter()
+            .filter_map(|(slot, entry)| Some((slot, entry.durable.as_ref()?.publisher)))
+            .filter(|(_, publisher)| unclaimed.contains_key(publisher))
+            .collect();
+        for (slot, publisher) in publishers {
+            let strays = unclaimed.remove(&publisher).unwrap_or_default();
+            if let Some(entry) = self.sessions.at_mut(slot) {
+                entry.extra().strays.extend(strays);
+            }
+        }
+        let origins = unclaimed.into_iter().flat_map(|(publisher, packet_ids)| {
+            packet_ids.into_iter().map(move |id| Origin { publisher, packet_id: id.value() })
+        });
+        let origins: Vec<Origin> = origins.collect();
+        let next = ShardId((self.id.0 + 1) % self.shards);
+        if next == self.id {
+            self.on_unclaimed(shard, origins);
+        } else {
+            self.mesh.to(next).push(PeerMessage::Unclaimed { shard, origins });
+        }
     }
 
     /// One of the things a PUBCOMP waits for has happened.

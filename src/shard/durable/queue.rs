@@ -23,17 +23,27 @@ const LOADED_BYTES_MAX: u64 = 1 << 20;
 const FETCH_MESSAGES: usize = 128;
 /// Bytes read back in one go.
 const FETCH_BYTES: u64 = 256 << 10;
+/// What a message's head has besides the message's own bytes and what is counted for each delivery, at most.
+const HEAD_SIZE_MAX: usize = 128;
 /// No group's slot.
 const UNKNOWN_SLOT: u32 = u32::MAX;
 
-/// Deliveries of the message that is being matched, to sessions on disk.
+/// Deliveries of the message that is being matched, to sessions on disk. Whoever delivers has them appended
+/// ([`keep_here`](Shard::keep_here)), or kept for later ([`take`](Self::take)): they are never dropped.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Held {
     deliveries: Vec<Delivery>,
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        debug_assert!(self.deliveries.is_empty(), "what was gathered is appended");
+    }
+}
+
+/// One of them.
 #[derive(Debug)]
-struct Delivery {
+pub(in crate::shard) struct Delivery {
     session: u32,
     stream: StreamId,
     target: Target,
@@ -50,6 +60,15 @@ pub(in crate::shard) struct Appended {
 }
 
 impl Held {
+    /// What was gathered before.
+    pub(in crate::shard) fn of(deliveries: Vec<Delivery>) -> Self {
+        Self { deliveries }
+    }
+
+    pub(in crate::shard) fn take(&mut self) -> Vec<Delivery> {
+        std::mem::take(&mut self.deliveries)
+    }
+
     pub(in crate::shard) fn is_empty(&self) -> bool {
         self.deliveries.is_empty()
     }
@@ -76,30 +95,45 @@ impl Shard {
         stream: StreamId,
         target: &Target,
         group: Option<GroupRef>,
-        size: usize,
+        routing: &mut Routing<'_>,
     ) -> Outcome {
         let health = self.log_health().unwrap_or_default();
         if health != Health::Good {
             return self.refused(if health == Health::Full { Refused::Full } else { Refused::Poisoned });
         }
         if self.options.queue.overflow == Overflow::RejectPublish
-            && !self.has_queue_room(session, stream, size)
+            && !self.has_queue_room(session, stream, routing.message.size())
         {
             self.counters.refused += 1;
             self.met_by(Limit::QueueRefused, Some(session));
             return Outcome { matched: true, refused_durably: true, ..Outcome::default() };
         }
-        self.held.deliveries.push(Delivery { session, stream, target: target.clone(), group });
+        let deliveries = &mut routing.held.deliveries;
+        if deliveries.capacity() == 0 {
+            *deliveries = std::mem::take(&mut self.spare_deliveries);
+        }
+        deliveries.push(Delivery { session, stream, target: target.clone(), group });
         Outcome { matched: true, ..Outcome::default() }
+    }
+
+    /// Whether the message has to wait for a segment: none that was gathered now may be kept before those that wait already.
+    pub(in crate::shard) fn must_wait_for_segment(&mut self, routing: &Routing<'_>) -> bool {
+        let (size, deliveries) = (routing.message.size(), &routing.held.deliveries);
+        !deliveries.is_empty() && (!self.waiting.is_empty() || self.is_short_of_segment(size, deliveries))
+    }
+
+    /// Whether there is no segment yet for a message of so many bytes and everybody who was gathered.
+    pub(in crate::shard) fn is_short_of_segment(&mut self, size: usize, deliveries: &[Delivery]) -> bool {
+        let Some(durable) = &mut self.durable else { return false };
+        let identifiers = deliveries.iter().map(|delivery| delivery.target.identifiers.as_slice().len());
+        let more = (3 * deliveries.len() + identifiers.sum::<usize>()) * size_of::<u32>();
+        durable.log.must_wait(size + HEAD_SIZE_MAX + more, deliveries.len())
     }
 
     /// Appends the message to the log for everybody who was gathered.
     pub(in crate::shard) fn append_held(&mut self, routing: &mut Routing<'_>) -> Appended {
         let mut appended = Appended::default();
-        if self.held.deliveries.is_empty() {
-            return appended;
-        }
-        let mut waiting = std::mem::take(&mut self.held.deliveries);
+        let mut waiting = routing.held.take();
         let mut origin = routing.origin;
         if let Some(durable) =
             self.durable.as_ref().filter(|durable| origin.is_some_and(|o| durable.log.has_origin(o)))
@@ -115,8 +149,8 @@ impl Shard {
             let is_second = |delivery: &mut Delivery| seen.replace(delivery.stream) == Some(delivery.stream);
             let second: Vec<Delivery> = waiting.extract_if(.., is_second).collect();
             self.append_once(&mut waiting, routing, origin.take(), &mut appended);
-            self.held.deliveries = std::mem::replace(&mut waiting, second);
-            self.held.deliveries.clear();
+            self.spare_deliveries = std::mem::replace(&mut waiting, second);
+            self.spare_deliveries.clear();
         }
         appended
     }
@@ -128,8 +162,8 @@ impl Shard {
         origin: Option<Origin>,
         appended: &mut Appended,
     ) {
+        self.give_back_gone(deliveries, routing);
         let Some(durable) = &mut self.durable else { return };
-        deliveries.retain(|delivery| durable.log.is_open(delivery.stream));
         if deliveries.is_empty() {
             return;
         }
@@ -169,6 +203,17 @@ impl Shard {
                 appended.outcome = appended.outcome.and(self.refused(refused));
                 deliveries.iter().for_each(|delivery| self.settle_group(delivery.group));
             }
+        }
+    }
+
+    /// Sessions may be over by now: what came to them through groups is other members'.
+    fn give_back_gone(&mut self, deliveries: &mut Vec<Delivery>, routing: &mut Routing<'_>) {
+        let Some(durable) = &self.durable else { return };
+        let is_gone = |delivery: &mut Delivery| !durable.log.is_open(delivery.stream);
+        let gone: Vec<Delivery> = deliveries.extract_if(.., is_gone).collect();
+        for group in gone.into_iter().filter_map(|delivery| delivery.group) {
+            let gather = self.gather_for(routing);
+            self.return_to_group(group, routing.share(), gather);
         }
     }
 

@@ -51,7 +51,7 @@ impl Shard {
             numbers: VecDeque::new(),
             committed_below,
             fetches: HashMap::new(),
-            endings: Vec::new(),
+            endings: Default::default(),
             unrecorded: Vec::new(),
             recovering: Some(Recovering::default()),
             has_expiring,
@@ -101,6 +101,7 @@ impl Shard {
         for stream in endings {
             self.begin_ending(stream, ending::nobody(self.id));
         }
+        self.claim_origins();
     }
 
     fn start_clock(&mut self, slot: u32, standing: Standing, due: &mut u64) {
@@ -198,7 +199,7 @@ impl Shard {
             (StateKind::Will, None) if state.owner.is_none() => self.recover_copy_of_will(state),
             // Of a session that is over.
             (_, None) => true,
-            (StateKind::Released | StateKind::Binding, Some(_)) => false,
+            (StateKind::Binding, Some(_)) => false,
         };
         if !is_known {
             tracing::error!(kind = ?state.kind, "a record in the log makes no sense; it is left on disk");
