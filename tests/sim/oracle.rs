@@ -392,7 +392,7 @@ impl Oracle {
             || (self.refuses && (publication.attempts > 1 || publication.is_will))
             // Until it is kept everywhere it is published again.
             || (self.crashes > 0 && publication.is_will)
-            // The home of a group does not know what a member on another shard was given.
+            // What is known for others goes to a member again: nobody knows whether the one it was given to has it.
             || (self.crashes > 0 && publication.topic.starts_with("s/") && publication.attempts > 1)
             // What was in flight on a disk that cannot be read may be so no more, or again.
             || (!self.excused.is_empty() && self.crashes > 0)
@@ -433,7 +433,10 @@ impl Oracle {
         let is_late_joiner =
             self.crashes > 0 && publication.attempts > 1 && !self.subscriptions.iter().any(wanted);
         let was_moved = self.moves > 0 && publication.attempts > 1;
+        // The first copy may have been lost, or dropped; QoS 0 is not looked for among what is known.
+        let is_late_qos0 = self.crashes > 0 && publication.attempts > 1 && new.qos == QoS::AtMostOnce;
         let may_be_late = was_moved
+            || is_late_qos0
             || is_late_joiner
             || is_resent
             || publication.is_ambiguous

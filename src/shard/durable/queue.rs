@@ -138,13 +138,16 @@ impl Shard {
         if let Some(durable) =
             self.durable.as_ref().filter(|durable| origin.is_some_and(|o| durable.log.has_origin(o)))
         {
-            // Published before a crash, and sent again.
+            // Published before a crash, and sent again. Members of groups get it again: that somebody here has it does not say
+            // that the member has whom it was given to then, on another shard perhaps.
             appended.commit = Some(durable.log.last());
-            waiting.drain(..).for_each(|delivery| self.settle_group(delivery.group));
+            origin = None;
+            waiting.retain(|delivery| delivery.group.is_some());
         }
         while !waiting.is_empty() {
-            // A session holds a message once a record: what came to it through a group too is another one.
-            waiting.sort_by_key(|delivery| delivery.stream);
+            // A session holds a message once a record: what came to it through a group too is another one, and a later one, as
+            // the first has the origin, by which it is known that everybody without a group has it.
+            waiting.sort_by_key(|delivery| (delivery.stream, delivery.group.is_some()));
             let mut seen = None;
             let is_second = |delivery: &mut Delivery| seen.replace(delivery.stream) == Some(delivery.stream);
             let second: Vec<Delivery> = waiting.extract_if(.., is_second).collect();

@@ -466,11 +466,12 @@ impl Polite {
                 }
                 Happening::Message(message) => {
                     world.note(format_args!(
-                        "client {} gets {} {:?} retain {}: {}",
+                        "client {} gets {} {:?} retain {} dup {}: {}",
                         self.index,
                         message.topic,
                         message.qos,
                         message.retain,
+                        message.dup,
                         String::from_utf8_lossy(&message.payload[..message.payload.len().min(12)])
                     ));
                     let is_v5 = self.profile.version.is_v5();
