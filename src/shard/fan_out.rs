@@ -137,6 +137,17 @@ impl FanOuts {
         self.len -= 1;
     }
 
+    /// This origin is released, and may be another message's from now on.
+    pub(super) fn drop_origin(&mut self, origin: Origin) {
+        if self.len == 0 {
+            return;
+        }
+        let begun = self.begun.iter_mut().filter_map(|(_, begun)| begun.as_mut());
+        for fan_out in self.queues.values_mut().flatten().chain(begun) {
+            fan_out.origin = fan_out.origin.filter(|of| *of != origin);
+        }
+    }
+
     /// A subscription is new: it has no part in what was published before it.
     pub(super) fn note_subscription(&mut self, subscriber: Subscriber, filter: FilterId) {
         if self.len > 0 {

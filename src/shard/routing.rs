@@ -363,7 +363,8 @@ impl Shard {
                 topic_hash,
                 body,
                 commit,
-                origin: commit.and(origin),
+                // Also if nobody there has to have it: who is just subscribing may be given it, and may not be again.
+                origin,
                 retained_sequence,
             });
         }

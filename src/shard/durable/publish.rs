@@ -157,6 +157,8 @@ impl Shard {
     /// Another shard's publisher has released an origin.
     pub(in crate::shard) fn on_forget(&mut self, from: ShardId, origin: Origin, token: Option<(u32, u32)>) {
         let Some(token) = token else { return self.forget_for_good(origin) };
+        // Its publisher waited only for those who had to have it.
+        self.drop_origin(origin);
         let Some(durable) = &mut self.durable else {
             return self.mesh.to(from).push(PeerMessage::Forgotten { token });
         };

@@ -40,8 +40,9 @@ impl Shard {
         self.waiting.push_back(waiting);
     }
 
-    /// Nobody will repeat this publish.
+    /// Nobody will repeat this publish: what waits here yet is kept without its origin.
     pub(super) fn drop_origin(&mut self, origin: Origin) {
+        self.fan_outs.drop_origin(origin);
         for message in &mut self.waiting {
             message.origin = message.origin.filter(|of| *of != origin);
         }

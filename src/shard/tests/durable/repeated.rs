@@ -47,3 +47,44 @@ fn what_is_known_for_others_still_reaches_a_shared_subscription() {
         assert!((1..=2).contains(&taken), "{taken} of a group: {slow} {before} {after}");
     }
 }
+
+/// A client subscribes while a message is on its way that was sent to its shard for somebody else: its publisher does not wait for it, but
+/// the client has it, and does not get it again.
+#[test]
+fn who_was_just_subscribing_does_not_get_a_repetition() {
+    let mut is_elsewhere = false;
+    for client_id in ["a", "b", "c", "d"] {
+        let options = options();
+        let mut world = World::durable(2, &options);
+        let (publisher, _) = world.connect_durable(0, "publisher", true);
+        let (subscriber, _) = world.connect_durable(0, client_id, true);
+        let (home, of_publisher) = world.clients[publisher].place.unwrap();
+        let (shard, of_subscriber) = world.clients[subscriber].place.unwrap();
+        if shard == home {
+            continue;
+        }
+        is_elsewhere = true;
+        for name in ["one", "two", "three", "four"] {
+            let other = world.connect(0, Version::V5, name);
+            world.subscribe(other, "t", QoS::AtMostOnce);
+        }
+        world.disks[home].is_held = true;
+        let mut bytes = Vec::new();
+        let filter = SubscribeFilter::new("+", QoS::ExactlyOnce);
+        codec::encode_subscribe(packet_id(7), None, &[filter], Version::V5, &mut bytes);
+        world.shards[shard].handle_bytes(world.now, of_subscriber, &bytes);
+        let publish = "\x34\x07\0\x01t\0\x09\0x".as_bytes();
+        world.shards[home].handle_bytes(world.now, of_publisher, publish);
+        world.settle();
+        assert!(world.take(publisher).is_empty(), "its identifier is not kept yet");
+        world.crash(&options);
+        let (publisher, _) = world.connect_durable(0, "publisher", false);
+        world.publish(publisher, "t", "x", QoS::ExactlyOnce, 9, false);
+        assert_eq!(world.take(publisher).len(), 1);
+        assert_eq!(count(&mut world, &[client_id], "x"), [1], "{client_id}");
+        world.ack(publisher, AckKind::PubRel, 9);
+        assert_eq!(world.take(publisher), ["PUBCOMP 9 Success"]);
+        assert_eq!(origins(&world), 0);
+    }
+    assert!(is_elsewhere);
+}
