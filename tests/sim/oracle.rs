@@ -340,6 +340,8 @@ impl Oracle {
         let may_come = |s: &&&Subscription| match s.gone {
             None => true,
             Some(_) if self.fails && self.crashes > 0 => true,
+            // That it is gone may have been in what a disk has lost.
+            Some(_) if self.excused_clients.contains(&client) => true,
             // It was on its way already, and what is queued may still come. [MQTT-3.10.4-2]
             Some(gone) => (got.qos > QoS::AtMostOnce || self.queues_qos0) && sent <= gone,
         };
@@ -435,8 +437,11 @@ impl Oracle {
         let was_moved = self.moves > 0 && publication.attempts > 1;
         // The first copy may have been lost, or dropped; QoS 0 is not looked for among what is known.
         let is_late_qos0 = self.crashes > 0 && publication.attempts > 1 && new.qos == QoS::AtMostOnce;
+        // What could not be read may be read after the next start.
+        let is_found_again = self.crashes > 0 && self.excused.contains(&new.tag);
         let may_be_late = was_moved
             || is_late_qos0
+            || is_found_again
             || is_late_joiner
             || is_resent
             || publication.is_ambiguous

@@ -19,6 +19,8 @@ const SETTLE_MS: u64 = 240_000;
 /// Runs a seed; gives the hash of its trace.
 pub(crate) fn run(seed: u64, swarm: Swarm, is_printed: bool) -> Result<u64, String> {
     let mut world = World::new(seed, swarm, is_printed);
+    let drawn = format!("{:?}", world.swarm);
+    world.note(format_args!("{drawn}"));
     world.populate(seed);
     world.start_observer()?;
     world.be_busy()?;
