@@ -195,9 +195,10 @@ impl<T> Slab<T> {
     }
 
     /// Frees the chunks in which nothing lives, and prefers low indices from then on; says whether it looked. It looks, at every
-    /// entry, only when a quarter of them was taken out since the last time.
+    /// entry, only when a quarter of them was taken out since the last time, or as many as are left.
     pub fn shrink(&mut self) -> bool {
-        if self.removed == 0 || self.removed as usize * 4 < self.chunks.len() * CHUNK_LEN {
+        let removed = self.removed as usize;
+        if removed == 0 || (removed * 4 < self.chunks.len() * CHUNK_LEN && removed < self.len()) {
             return false;
         }
         self.removed = 0;
@@ -311,6 +312,20 @@ mod tests {
             slab.remove(index, generation);
         }
         assert!(slab.is_empty());
+    }
+
+    #[test]
+    fn the_last_few_that_go_give_their_memory_back_too() {
+        let mut slab = Slab::default();
+        let all: Vec<_> = (0..8 * CHUNK_LEN).map(|n| slab.insert(n)).collect();
+        // Some are left in every chunk, and are less than a quarter of all.
+        let (last, first): (Vec<_>, Vec<_>) = all.into_iter().partition(|(index, _)| index % 16 == 0);
+        first.iter().for_each(|(index, generation)| drop(slab.remove(*index, *generation)));
+        assert!(slab.shrink());
+        assert!(slab.memory() > 0);
+        last.iter().for_each(|(index, generation)| drop(slab.remove(*index, *generation)));
+        assert!(slab.shrink());
+        assert_eq!(slab.memory(), 0);
     }
 
     #[test]

@@ -122,9 +122,10 @@ impl<T> Slots<T> {
     }
 
     /// Frees the chunks in which nothing is used, and prefers low indices from then on. Looks, at every slot, only when a
-    /// quarter of them was emptied since the last time.
+    /// quarter of them was emptied since the last time, or as many as are left.
     pub(super) fn shrink(&mut self) {
-        if self.removed == 0 || self.removed as usize * 4 < self.chunks.len() * Self::CHUNK_LEN {
+        let removed = self.removed as usize;
+        if removed == 0 || (removed * 4 < self.chunks.len() * Self::CHUNK_LEN && removed < self.len()) {
             return;
         }
         self.removed = 0;

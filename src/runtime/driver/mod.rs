@@ -114,6 +114,8 @@ pub(super) struct Driver {
     /// Connections whose receive is over and that may want another, this turn.
     rearm: Vec<ConnectionId>,
     throttled: Vec<ConnectionId>,
+    /// Lost connections that the shard has not heard of, in order.
+    ends: VecDeque<ConnectionId>,
     starved: VecDeque<ConnectionId>,
     /// Shards to be rung for at the end of the turn, a bit each.
     bells: u64,
@@ -165,6 +167,7 @@ impl Driver {
             stalled: VecDeque::new(),
             rearm: Vec::new(),
             throttled: Vec::new(),
+            ends: VecDeque::new(),
             starved: VecDeque::new(),
             bells: 0,
             completions: Vec::new(),
@@ -208,6 +211,7 @@ impl Driver {
             }
         }
         self.completions = completions;
+        self.end_some();
         self.take_mail();
         self.obey();
         self.take_questions();
@@ -310,7 +314,7 @@ impl Driver {
     fn submit_and_wait(&mut self) -> io::Result<()> {
         let deadline = self.deadline();
         let is_due = deadline.is_some_and(|deadline| deadline <= self.now.mono);
-        if is_due || !self.throttled.is_empty() || !self.mesh.may_sleep(self.id) {
+        if is_due || !self.throttled.is_empty() || !self.ends.is_empty() || !self.mesh.may_sleep(self.id) {
             return self.rings.submit();
         }
         let timeout = deadline.map(|deadline| Duration::from_millis(deadline.since(self.now.mono)));

@@ -64,12 +64,13 @@ impl Driver {
         self.shrink_queues();
         self.sockets.shrink();
         self.spare.was_busy |= !was_quiet;
-        if is_quiet && (self.spare.was_busy || freed_much) {
+        let ends_being_busy = is_quiet && self.spare.was_busy;
+        if freed_much || ends_being_busy {
             self.rings.release_buffers();
             memory::collect();
+        }
+        if is_quiet {
             self.spare.was_busy = false;
-        } else if freed_much {
-            memory::collect();
         }
         // Once more after it was busy, to see whether it has become quiet.
         self.spare.at = self.spare.was_busy.then(|| self.now.mono.plus_ms(EVERY_MS));
@@ -86,6 +87,7 @@ impl Driver {
             queue.shrink_to(KEPT_LEN);
         }
         self.starved.shrink_to(KEPT_LEN);
+        self.ends.shrink_to(KEPT_LEN);
         self.lingering.shrink_to(KEPT_LEN);
         self.stalled.shrink_to(KEPT_LEN);
         self.completions.shrink_to(KEPT_LEN);
