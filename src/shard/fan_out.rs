@@ -15,7 +15,7 @@ use super::durable::{Delivery, GatherRef, Held};
 use super::peer::{CommitRef, PeerMessage};
 use super::routing::{Routing, Target};
 use crate::base::buffer::SHARE_MIN;
-use crate::base::{Message, SessionId, ShardId};
+use crate::base::{Message, MessageRef, SessionId, ShardId};
 use crate::log::Origin;
 use crate::route::{FilterId, Subscriber};
 use crate::session::Outcome;
@@ -48,8 +48,14 @@ pub(super) struct FanOut {
     gather: Option<GatherRef>,
 }
 
-/// Who published: `None` are messages of the broker itself.
-type By = Option<SessionId>;
+/// The client that published, by the hash of its identifier: its order is kept over all its sessions. Where two clients have one
+/// hash they share a queue. `None` are messages of the broker itself.
+pub(super) type By = Option<u32>;
+
+/// Who published a message.
+pub(super) fn publisher_of(message: &MessageRef<'_>) -> By {
+    message.head.publisher.map(|publisher| publisher.client_hash)
+}
 
 /// All fan-outs of a shard.
 #[derive(Debug, Default)]
@@ -183,7 +189,8 @@ impl Shard {
 
     /// Queues a message up. Its publisher's shard is told if that is too much.
     pub(super) fn queue_fan_out(&mut self, routing: &mut Routing<'_>) {
-        let by = routing.message.head.publisher.map(|publisher| publisher.session);
+        let by = publisher_of(routing.message);
+        let session = routing.message.head.publisher.map(|publisher| publisher.session);
         let fan_out = FanOut {
             message: routing.share(),
             topic_hash: routing.topic_hash,
@@ -197,7 +204,7 @@ impl Shard {
             gather: None,
         };
         self.fan_outs.push(by, fan_out);
-        if let Some(publisher) = by.filter(|publisher| publisher.shard != self.id)
+        if let Some(publisher) = session.filter(|session| session.shard != self.id)
             && self.fan_outs.has_too_many(by, self.options.budgets.fan_outs_max)
             && !self.fan_outs.told.contains(&publisher)
         {
@@ -212,8 +219,9 @@ impl Shard {
             return false;
         }
         let Some(id) = self.sessions.id_at(session) else { return false };
+        let by = self.sessions.at(session).map(|entry| entry.client_hash);
         self.fan_outs.held.contains_key(&id)
-            || self.fan_outs.has_too_many(Some(id), self.options.budgets.fan_outs_max)
+            || self.fan_outs.has_too_many(by, self.options.budgets.fan_outs_max)
     }
 
     /// Another shard cannot keep up with a publisher of this one.

@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::durable::{Appended, GatherRef, Held, KEPT, Then, Wait};
+use super::fan_out::publisher_of;
 use super::groups::{GROUP_TAG, group_slot};
 use super::lifecycle::SWEEP_BUDGET;
 use super::limit::Limit;
@@ -185,7 +186,7 @@ impl Shard {
         self.scratch.encoded.v5.clear();
         let filters = std::mem::take(&mut self.scratch.filters);
         let total: usize = filters.iter().map(|filter| self.trie.subscriptions(*filter).len()).sum();
-        let by = routing.message.head.publisher.map(|publisher| publisher.session);
+        let by = publisher_of(routing.message);
         let result = if self.is_to_wait(by, total, routing.message.size()) {
             self.queue_fan_out(routing);
             let outcome = Outcome { matched: true, ..Outcome::default() };

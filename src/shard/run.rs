@@ -8,6 +8,7 @@
 
 use super::Shard;
 use super::connection::{Links, Phase};
+use super::fan_out::publisher_of;
 use super::groups::GROUP_TAG;
 use super::peer::RUN_PACKET_SIZE_MAX;
 use super::routing::Target;
@@ -157,8 +158,9 @@ impl Shard {
             _ => return None,
         };
         let subscriptions = self.trie.subscriptions(filter);
-        let by = message.head.publisher.map(|publisher| publisher.session);
-        if self.fan_outs.len_of(by) > 0 || subscriptions.len() > self.options.budgets.narrow {
+        if self.fan_outs.len_of(publisher_of(message)) > 0
+            || subscriptions.len() > self.options.budgets.narrow
+        {
             return None;
         }
         let mut links = std::mem::take(&mut self.scratch.links);

@@ -68,6 +68,30 @@ fn what_others_publish_does_not_wait_behind_a_wide_message() {
 }
 
 #[test]
+fn the_order_of_a_client_is_kept_over_its_sessions() {
+    let mut world = World::new(1, &options());
+    let audience = audience(&mut world, 0, 10);
+    world.subscribe(audience[0], "narrow", QoS::AtMostOnce);
+    let flood = world.connect(0, Version::V5, "flood");
+    for payload in ["1", "2"] {
+        publish_and_look(&mut world, flood, "wide", payload);
+    }
+    publish_and_look(&mut world, flood, "narrow", "3");
+    // Another session of the same client: nothing of the first is left but what waits.
+    let again = world.open(0, Version::V5);
+    let mut connect = Vec::new();
+    Connect::new(Version::V5, "flood", true, 0).encode(&mut connect);
+    let (shard, id) = world.clients[again].place.expect("is connected");
+    world.shards[shard].handle_bytes(world.now, id, &connect);
+    world.settle_but_for_time();
+    publish_and_look(&mut world, again, "narrow", "4");
+    world.settle();
+    let came: Vec<String> = world.take(audience[0]);
+    let narrow: Vec<_> = came.iter().filter(|line| line.contains("narrow")).collect();
+    assert_eq!(narrow, ["PUBLISH narrow 3 q0", "PUBLISH narrow 4 q0"]);
+}
+
+#[test]
 fn publishers_take_turns_with_wide_messages() {
     let mut world = World::new(1, &options());
     let audience = audience(&mut world, 0, 10);
