@@ -290,7 +290,8 @@ fn many_segments_are_not_all_kept_open() {
     let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
     let links = open.filter_map(|entry| fs::read_link(entry.path()).ok());
     let count = links.filter(|path| path.starts_with(scratch.path())).count();
-    assert!((1..=64).contains(&count), "{count}");
+    // Whoever makes the next file may have that one open as well.
+    assert!((1..=65).contains(&count), "{count}");
 }
 
 #[test]
