@@ -284,6 +284,8 @@ impl Index {
         if self.recovering.is_none() || id == NO_STREAM {
             return self.streams.get_mut(id);
         }
+        // Also of one whose `Open` record is lost: whoever had its id next would be taken for it at the next start.
+        self.next_generation = self.next_generation.max(id.generation.wrapping_add(1));
         if let Err(earlier) = self.streams.place(id) {
             self.close(earlier?);
             return self.streams.place(id).ok();

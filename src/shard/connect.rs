@@ -189,7 +189,8 @@ impl Shard {
         self.answer_connect(slot, terms, session_present, assigned.as_deref());
         // Who has nothing on disk, and had nothing, does not wait for it.
         let is_kept = self.sessions.at(session).is_some_and(|entry| entry.durable.is_some());
-        if let Some(connection) = self.links.id_at(slot).filter(|_| is_kept || was_there) {
+        let waits = is_kept || was_there || self.may_come_back(session);
+        if let Some(connection) = self.links.id_at(slot).filter(|_| waits) {
             self.hold_connack(connection);
         }
         if session_present {

@@ -439,9 +439,12 @@ impl Oracle {
         let is_late_qos0 = self.crashes > 0 && publication.attempts > 1 && new.qos == QoS::AtMostOnce;
         // What could not be read may be read after the next start.
         let is_found_again = self.crashes > 0 && self.excused.contains(&new.tag);
+        // A mark that is lost with a disk has a delivery that had begun begin anew, behind those whose marks are there.
+        let is_unmarked = self.crashes > 0 && self.excused_clients.contains(&client);
         let may_be_late = was_moved
             || is_late_qos0
             || is_found_again
+            || is_unmarked
             || is_late_joiner
             || is_resent
             || publication.is_ambiguous

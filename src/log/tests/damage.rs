@@ -108,6 +108,29 @@ fn a_log_goes_on_behind_damage_and_behind_a_torn_commit() {
 }
 
 #[test]
+fn a_stream_that_was_lost_leaves_nothing_to_the_next_one() {
+    let mut disk = TestDisk::default();
+    let mut log = open(&mut disk, options(), 1).log;
+    let lost = session(&mut log, "lost");
+    settle(&mut log, &mut disk);
+    log.put(StateKind::Subscription, VhostId(0), Some(lost), b"of another").unwrap();
+    log.append(&message("topic", b"for another"), &mut vec![holder(lost, 0)]).unwrap();
+    settle(&mut log, &mut disk);
+    // Where it was opened.
+    disk.files.get_mut(&SegmentId(0)).unwrap().bytes[2 * 4096 + 60] ^= 1;
+    let recovered = open(&mut disk, options(), 2);
+    assert_eq!((recovered.streams.len(), recovered.report.orphan_count), (0, 1));
+    let mut log = recovered.log;
+    let next = session(&mut log, "next");
+    settle(&mut log, &mut disk);
+    assert_ne!(next, lost);
+    let recovered = open(&mut disk, options(), 3);
+    let values: Vec<_> = recovered.streams.iter().map(|stream| stream.value.to_vec()).collect();
+    assert_eq!((values, recovered.states.len()), (vec![b"next".to_vec()], 0));
+    assert!(recovered.log.is_empty(next));
+}
+
+#[test]
 fn a_lost_segment_is_told() {
     let mut disk = TestDisk::default();
     let mut log = open(&mut disk, options(), 1).log;

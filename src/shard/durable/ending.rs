@@ -7,10 +7,11 @@ use super::format::{self, SessionValue, Standing};
 use super::gather::Then;
 use super::queue::message_of;
 use crate::base::{QoS, SessionId, ShardId};
-use crate::log::{FetchId, Fetched, MessageNumber, StreamId};
+use crate::log::{FetchId, Fetched, MessageNumber, Sequence, StreamId};
 use crate::queue::GroupRef;
 use crate::session::Outcome;
 use hashbrown::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Messages read back in one go.
@@ -38,9 +39,27 @@ pub(super) struct Endings {
     streams: HashMap<StreamId, Ending>,
     /// Those of which a disk refused something: it is handed on again when there may be space.
     refused: Vec<StreamId>,
+    /// Clients whose session's end is not on disk yet, by their hash, and the commits it is in, in order.
+    clients: HashMap<u32, Sequence>,
+    commits: VecDeque<(Sequence, u32)>,
 }
 
 impl Endings {
+    fn note(&mut self, client_hash: u32, commit: Sequence) {
+        self.clients.insert(client_hash, commit);
+        self.commits.push_back((commit, client_hash));
+    }
+
+    /// Everything up to here is on disk.
+    pub(super) fn committed(&mut self, committed: Sequence) {
+        while let Some((commit, client)) = self.commits.pop_front_if(|(commit, _)| *commit <= committed) {
+            // It may have ended again since.
+            if self.clients.get(&client) == Some(&commit) {
+                self.clients.remove(&client);
+            }
+        }
+    }
+
     /// Whether some wait for space.
     pub(super) fn wait(&self) -> bool {
         !self.refused.is_empty()
@@ -54,12 +73,14 @@ impl Shard {
         self.forget_publisher(session);
         let Some(entry) = self.sessions.at_mut(session) else { return };
         let Some(kept) = entry.durable.take() else { return };
+        let client_hash = entry.client_hash;
         let Some(durable) = &mut self.durable else { return };
         if let Some(fetch) = kept.fetch {
             durable.fetches.remove(&fetch);
         }
         if !kept.has_groups || durable.log.is_empty(kept.stream) {
-            return self.close_stream(kept.stream);
+            self.close_stream(kept.stream);
+            return self.note_end(client_hash);
         }
         let value = SessionValue {
             client_id: &entry.client_id,
@@ -71,9 +92,23 @@ impl Shard {
         };
         format::put_session(&value, &mut durable.value);
         let _ = durable.log.reopen(kept.stream, &durable.value);
+        self.note_end(client_hash);
         let states: Vec<_> = kept.subscriptions.iter().map(|(_, state)| *state).collect();
         states.into_iter().chain(kept.will).for_each(|state| self.clear_state(Some(state)));
         self.begin_ending(kept.stream, member);
+    }
+
+    fn note_end(&mut self, client_hash: u32) {
+        if let Some(durable) = self.durable.as_mut().filter(|durable| !durable.is_failed) {
+            durable.endings.note(client_hash, durable.log.last());
+        }
+    }
+
+    /// Whether a crash now would bring back a session this client has had, and which is over.
+    pub(in crate::shard) fn may_come_back(&self, session: u32) -> bool {
+        let clients = self.durable.as_ref().map(|durable| &durable.endings.clients);
+        let entry = self.sessions.at(session);
+        clients.zip(entry).is_some_and(|(clients, entry)| clients.contains_key(&entry.client_hash))
     }
 
     /// Gives back what a stream holds of groups, batch by batch. What others have on disk is settled here.

@@ -217,6 +217,7 @@ impl Shard {
         while let Some((_, number)) = durable.numbers.pop_front_if(|(sequence, _)| *sequence <= committed) {
             durable.committed_below = number;
         }
+        durable.endings.committed(committed);
         if durable.log.health() == Health::Poisoned && !durable.is_failed {
             durable.is_failed = true;
             return self.fail_waits();

@@ -206,3 +206,24 @@ fn what_waits_for_a_segment_for_a_member_that_is_over_by_then_goes_to_another() 
         assert_eq!(world.take(publisher).last().unwrap(), "PUBACK 100 Success");
     }
 }
+
+#[test]
+fn connack_waits_for_the_end_of_the_session_before() {
+    let options = options();
+    let mut world = World::durable(1, &options);
+    world.connect_durable(0, "client", true);
+    let connect = Connect::new(Version::V5, "client", false, 0);
+    let client = world.connect_with(0, &connect);
+    assert_eq!(world.take(client), ["CONNACK Success true"]);
+    world.hold_disks(true);
+    world.drop_connection(client);
+    let client = world.connect_with(0, &connect);
+    assert!(world.take(client).is_empty(), "a crash would bring the session back");
+    let other = world.connect_with(0, &Connect::new(Version::V5, "other", false, 0));
+    assert_eq!(world.take(other), ["CONNACK Success false"]);
+    world.hold_disks(false);
+    assert_eq!(world.take(client), ["CONNACK Success false"]);
+    world.crash(&options);
+    let (_, is_present) = world.connect_durable(0, "client", false);
+    assert!(!is_present);
+}
