@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Entries are in the order of their first sending; acknowledgements mostly come in that order too, so finding one is O(1)
-//! then. `T` is what has to be kept to send the delivery again: nothing for a session that ends with its connection.
+//! then. Identifiers are given out in turn: which of them are in flight is looked at once for each run of free ones, mostly after 65535
+//! deliveries. `T` is what has to be kept to send the delivery again: nothing for a session that ends with its connection.
 
 use super::violation::Violation;
 use crate::base::{PacketId, QoS};
@@ -43,13 +44,13 @@ pub struct Window<T> {
     next_id: PacketId,
     /// Entries before this one have been sent on this connection.
     sent: usize,
-    /// Whether `next_id` may belong to an entry: after a resume, or once identifiers went round.
-    may_collide: bool,
+    /// From `next_id` on, so many identifiers are not in flight. More may be.
+    free: u16,
 }
 
 impl<T> Default for Window<T> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), next_id: PacketId::FIRST, sent: 0, may_collide: false }
+        Self { entries: VecDeque::new(), next_id: PacketId::FIRST, sent: 0, free: u16::MAX }
     }
 }
 
@@ -76,7 +77,7 @@ impl<T> Window<T> {
     pub fn resume(&mut self) {
         self.next_id = PacketId::FIRST;
         self.sent = 0;
-        self.may_collide = !self.entries.is_empty();
+        self.free = if self.entries.is_empty() { u16::MAX } else { 0 };
     }
 
     /// The next delivery to send on this connection, in the original order: it counts as sent. [MQTT-4.6.0-1]
@@ -141,14 +142,33 @@ impl<T> Window<T> {
 
     fn free_id(&mut self) -> PacketId {
         assert!(self.entries.len() < usize::from(u16::MAX), "no packet identifier is free");
-        let mut packet_id = self.next_id;
         // [MQTT-2.2.1-4]
-        while self.may_collide && self.position(packet_id).is_some() {
-            packet_id = packet_id.next();
+        if self.free == 0 {
+            self.skip_taken();
         }
+        let packet_id = self.next_id;
         self.next_id = packet_id.next();
-        self.may_collide |= self.next_id == PacketId::FIRST;
+        self.free -= 1;
         packet_id
+    }
+
+    /// Goes on to the next run of identifiers that are free. O(entries), and 8 KiB of the stack.
+    fn skip_taken(&mut self) {
+        let mut taken = [0_u64; 1024];
+        for entry in &self.entries {
+            let id = entry.packet_id.value();
+            taken[usize::from(id / 64)] |= 1 << (id % 64);
+        }
+        let is_taken = |id: PacketId| taken[usize::from(id.value() / 64)] & 1 << (id.value() % 64) != 0;
+        while is_taken(self.next_id) {
+            self.next_id = self.next_id.next();
+        }
+        let mut end = self.next_id.next();
+        self.free = 1;
+        while self.free < u16::MAX && !is_taken(end) {
+            end = end.next();
+            self.free += 1;
+        }
     }
 
     /// PUBACK: settles a QoS 1 delivery, whatever its reason code says. `None`: not in flight.
@@ -232,7 +252,7 @@ impl<T> Window<T> {
         let entry = if index == 0 { self.entries.pop_front() } else { self.entries.remove(index) };
         // A burst does not keep its memory once the client has caught up.
         if self.entries.is_empty() {
-            self.may_collide = false;
+            self.free = u16::MAX;
             if self.entries.capacity() > 64 {
                 self.entries = VecDeque::new();
             }
@@ -314,6 +334,42 @@ mod tests {
         window.resume();
         assert!(window.puback(one).unwrap().is_none());
         assert_eq!(window.len(), 1);
+    }
+
+    #[test]
+    fn identifiers_are_not_those_in_flight_whatever_was_settled() {
+        let mut window = Window::default();
+        let mut in_flight = std::collections::BTreeSet::new();
+        let mut random = 1_u64;
+        let mut next = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random >> 33
+        };
+        for _ in 0..300_000 {
+            let choice = next() % 100;
+            if choice == 0 && next() % 100 == 0 {
+                window.resume();
+                while window.next_resend().is_some() {}
+            } else if in_flight.len() < 10 || (choice < 50 && in_flight.len() < 1_000) {
+                assert!(
+                    in_flight.insert(window.begin(QoS::AtLeastOnce, Some(())).value()),
+                    "in flight already"
+                );
+            } else {
+                let nth = usize::try_from(next()).unwrap() % in_flight.len();
+                let settled = *in_flight.iter().nth(nth).unwrap();
+                in_flight.remove(&settled);
+                assert!(window.puback(id(settled)).unwrap().is_some());
+            }
+        }
+        let mut window = Window::default();
+        let all: std::collections::BTreeSet<u16> =
+            (0..u16::MAX).map(|_| window.begin(QoS::AtLeastOnce, Some(())).value()).collect();
+        assert_eq!(all.len(), usize::from(u16::MAX));
+        for last in [7, u16::MAX, 1] {
+            assert!(window.puback(id(last)).unwrap().is_some());
+            assert_eq!(window.begin(QoS::AtLeastOnce, Some(())), id(last), "the only one that is free");
+        }
     }
 
     #[test]
