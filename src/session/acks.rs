@@ -25,7 +25,7 @@ pub struct Outcome {
     pub refused_durably: bool,
     /// Because a log has failed.
     pub failed: bool,
-    /// A disk refused it for somebody: it cannot be said to be kept, whoever else has it.
+    /// A disk refused it for somebody, or as the retained message of its topic: it cannot be said to be kept, whoever else has it.
     pub unkept: bool,
     /// It was refused, and nobody knows its origin any more.
     pub forgotten: bool,

@@ -148,6 +148,7 @@ impl Shard {
             Pushed::Dropped(items) => {
                 self.counters.dropped_head += items.len() as u64;
                 for dropped in items {
+                    self.settle_in_log(session, dropped.number);
                     self.settle_group(dropped.group);
                 }
                 self.met_by(Limit::QueueDropped, Some(session));

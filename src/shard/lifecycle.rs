@@ -151,7 +151,6 @@ impl Shard {
                     self.links.resume(slot, super::connection::PAUSED_OUT);
                 }
                 self.pump(session);
-                self.step_replays(session);
             }
             Phase::Connecting(_) => {}
         }

@@ -30,8 +30,13 @@ enum Next {
 }
 
 impl Shard {
-    /// Sends what the window and the socket have room for.
+    /// Sends what the window and the socket have room for. What leaves makes room for replays.
     pub(super) fn pump(&mut self, session: u32) {
+        self.send_waiting(session);
+        self.step_replays(session);
+    }
+
+    fn send_waiting(&mut self, session: u32) {
         while let Some((link, next)) = self.next_delivery(session) {
             match next {
                 Next::Release(packet_id) => {
@@ -158,7 +163,7 @@ impl Shard {
     }
 
     /// A delivery is settled: its message need not be kept for this session.
-    fn settle_in_log(&mut self, session: u32, number: u64) {
+    pub(super) fn settle_in_log(&mut self, session: u32, number: u64) {
         if number == 0 {
             return;
         }
@@ -305,6 +310,5 @@ impl Shard {
         self.counters.refused_by_client += u64::from(reason.is_error());
         self.settle_kept(session, kept);
         self.pump(session);
-        self.step_replays(session);
     }
 }

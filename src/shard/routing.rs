@@ -12,7 +12,6 @@ use super::limit::Limit;
 use super::peer::{CommitRef, PeerMessage};
 use crate::base::hash::home;
 use crate::base::{Message, MessageRef, QoS, ShardId, VhostId};
-use crate::log::Health;
 use crate::log::Origin;
 use crate::queue::Identifiers;
 use crate::route::{FilterId, Limits, Masks, Subscriber, Subscription};
@@ -418,10 +417,8 @@ impl Shard {
     }
 
     pub(super) fn set_retained(&mut self, message: Arc<Message>) -> Appended {
-        let failed = Outcome { not_retained: true, ..Outcome::default() };
-        if !self.can_keep() {
-            let failed = Outcome { failed: self.log_health() == Some(Health::Poisoned), ..failed };
-            return Appended { outcome: failed, commit: None };
+        if let Some(outcome) = self.refuses_retained() {
+            return Appended { outcome, commit: None };
         }
         let share = |max: Option<u64>| max.map(|max| max.div_ceil(u64::from(self.shards)));
         let options = &self.options.route;
@@ -438,9 +435,8 @@ impl Shard {
         if full {
             self.counters.not_retained += 1;
             self.met(Limit::Retained);
-        }
-        if full {
-            return Appended { outcome: failed, commit: None };
+            let outcome = Outcome { not_retained: true, ..Outcome::default() };
+            return Appended { outcome, commit: None };
         }
         self.keep_retained(&message)
     }

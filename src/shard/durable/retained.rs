@@ -3,23 +3,18 @@
 use super::queue::{Appended, KEPT};
 use super::{Shard, format};
 use crate::base::Message;
-use crate::log::{Health, StateId, StateKind};
+use crate::log::{Health, Refused, StateId, StateKind};
 use crate::session::Outcome;
 
 impl Shard {
-    /// Whether the log takes what makes it grow; without one nothing is in the way.
-    pub(in crate::shard) fn can_keep(&mut self) -> bool {
-        match self.log_health() {
-            None | Some(Health::Good) => true,
-            Some(Health::Full) => {
-                self.refused(crate::log::Refused::Full);
-                false
-            }
-            Some(Health::Poisoned) => {
-                self.refused(crate::log::Refused::Poisoned);
-                false
-            }
-        }
+    /// What the log has against a retained message; without one nothing is in the way.
+    pub(in crate::shard) fn refuses_retained(&mut self) -> Option<Outcome> {
+        let refused = match self.log_health() {
+            None | Some(Health::Good) => return None,
+            Some(Health::Full) => self.refused(Refused::Full),
+            Some(Health::Poisoned) => self.refused(Refused::Poisoned),
+        };
+        Some(unkept(refused))
     }
 
     /// A retained message was set or cleared in memory: the same on disk.
@@ -46,8 +41,7 @@ impl Shard {
             Ok(commit) => Appended { outcome: KEPT_BY_NOBODY, commit: Some(commit) },
             Err(refused) => {
                 let refused = self.refused(refused);
-                let outcome = Outcome { not_retained: true, failed: refused.failed, ..Outcome::default() };
-                Appended { outcome, commit: None }
+                Appended { outcome: unkept(refused), commit: None }
             }
         }
     }
@@ -58,6 +52,12 @@ impl Shard {
             self.clear_state(Some(StateId(note)));
         }
     }
+}
+
+/// What is not retained because a disk has no room, or has failed, is not acknowledged: who subscribes later would get an older
+/// message. A limit of the operator's is another matter.
+fn unkept(refused: Outcome) -> Outcome {
+    Outcome { not_retained: true, unkept: true, failed: refused.failed, ..Outcome::default() }
 }
 
 /// Retaining says nothing of who subscribes.

@@ -227,3 +227,59 @@ fn connack_waits_for_the_end_of_the_session_before() {
     let (_, is_present) = world.connect_durable(0, "client", false);
     assert!(!is_present);
 }
+
+#[test]
+fn what_qos_0_displaces_from_a_queue_is_gone_from_the_log_too() {
+    let mut options = options();
+    options.queue =
+        crate::queue::Options { queue_qos0_offline: true, session_messages_max: Some(2), ..options.queue };
+    options.session.prefetch = 1;
+    let mut world = World::durable(1, &options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
+    assert_eq!(world.take(subscriber), ["PUBLISH t 1 q1 id=1"]);
+    world.drop_connection(subscriber);
+    world.publish(publisher, "t", "2", QoS::AtMostOnce, 0, false);
+    world.publish(publisher, "t", "3", QoS::AtLeastOnce, 3, false);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+    world.settle();
+    assert_eq!(world.take(subscriber), ["PUBLISH t 1 q1 id=1 dup"]);
+    // 2 and 3 are the oldest that wait.
+    world.publish(publisher, "t", "4", QoS::AtMostOnce, 0, false);
+    world.publish(publisher, "t", "5", QoS::AtMostOnce, 0, false);
+    world.ack(subscriber, AckKind::PubAck, 1);
+    assert_eq!(world.take(subscriber), ["PUBLISH t 4 q0", "PUBLISH t 5 q0"]);
+    assert_eq!(world.shards[0].log().map(log::Log::message_count), Some(0));
+    assert_eq!(world.shards[0].session_views().map(|view| view.ready).sum::<u64>(), 0);
+}
+
+#[test]
+fn a_retained_message_that_a_disk_refuses_is_not_acknowledged() {
+    for (is_failed, code) in [(false, "QuotaExceeded"), (true, "ImplementationSpecificError")] {
+        let options = options();
+        let mut world = World::durable(1, &options);
+        let live = world.connect(0, Version::V5, "live");
+        world.subscribe(live, "t", QoS::AtMostOnce);
+        let new = world.connect(0, Version::V5, "new");
+        world.publish(new, "t", "old", QoS::AtLeastOnce, 1, true);
+        assert_eq!(world.take(new), ["PUBACK 1 Success"]);
+        if is_failed {
+            world.disks[0].disk.sync_error = Some(DiskError::Failed);
+            world.publish(new, "other", "x", QoS::AtLeastOnce, 2, true);
+            world.take(new);
+        } else {
+            world.shards[0].handle_disk_space(world.now, true);
+        }
+        world.publish(new, "t", "new", QoS::AtLeastOnce, 3, true);
+        assert_eq!(world.take(new), [format!("PUBACK 3 {code}")]);
+        // The version cannot say no.
+        let old = world.connect(0, Version::V311, "old");
+        world.publish(old, "t", "newer", QoS::ExactlyOnce, 1, true);
+        assert_eq!(world.take(old), Vec::<String>::new());
+        assert!(world.clients[old].closed);
+        let late = world.connect(0, Version::V311, "late");
+        assert_eq!(world.subscribe(late, "t", QoS::AtMostOnce)[1..], ["PUBLISH t old q0 retain"]);
+    }
+}
