@@ -209,7 +209,7 @@ struct File {
     bytes: Vec<u8>,
     /// What the sectors were that were written since the last sync, by place.
     before: BTreeMap<usize, Vec<u8>>,
-    /// Writes since the segment was last begun: where, and how much.
+    /// Writes since the segment was last begun: where, and how much. Without its first sector there is no telling that one was there.
     writes: BTreeMap<usize, usize>,
 }
 
@@ -289,10 +289,12 @@ impl Drive {
         if offset == 0 {
             file.writes.clear();
         }
-        file.writes.insert(offset, bytes.len());
         for (index, sector) in bytes.chunks(SECTOR).enumerate() {
             let range = offset + index * SECTOR..offset + index * SECTOR + sector.len();
             if reaches(index) {
+                if index == 0 {
+                    file.writes.insert(offset, bytes.len());
+                }
                 file.before.entry(range.start).or_insert_with(|| file.bytes[range.clone()].to_vec());
                 file.bytes[range].copy_from_slice(sector);
             }
@@ -370,6 +372,7 @@ impl Drive {
             for (at, bytes) in std::mem::take(&mut file.before) {
                 if rng.chance(lost_sectors) {
                     file.bytes[at..at + bytes.len()].copy_from_slice(&bytes);
+                    file.writes.remove(&at);
                 }
             }
         }

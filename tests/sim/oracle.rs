@@ -42,6 +42,7 @@ pub(crate) struct Delivery {
     pub(crate) tag: usize,
     pub(crate) incarnation: u32,
     pub(crate) qos: QoS,
+    pub(crate) retain: bool,
 }
 
 /// One subscription, from SUBSCRIBE on.
@@ -124,8 +125,8 @@ pub(crate) struct Oracle {
     /// Topics on which a newcomer got a message with RETAIN.
     pub(crate) retained_topics: BTreeSet<String>,
     pub(crate) counts: BTreeMap<usize, usize>,
-    /// By client, incarnation and tag: the QoS it came with first.
-    pub(crate) first: BTreeMap<(usize, u32, usize), QoS>,
+    /// By client, incarnation and tag: the QoS and RETAIN it came with first.
+    pub(crate) first: BTreeMap<(usize, u32, usize), (QoS, bool)>,
     /// The latest message of each flow.
     pub(crate) latest: BTreeMap<Flow, usize>,
 }
@@ -252,7 +253,7 @@ impl Oracle {
             return Err(format!("m{tag}: expiry {:?} of {:?}", got.expiry, publication.expiry));
         }
         self.check_wanted(client, step, tag, got)?;
-        let delivery = Delivery { tag, incarnation, qos: got.qos };
+        let delivery = Delivery { tag, incarnation, qos: got.qos, retain: got.retain };
         if self.crashes > 0
             && self.first.contains_key(&(client, incarnation, tag))
             && got.qos == QoS::AtLeastOnce
@@ -265,7 +266,7 @@ impl Oracle {
             return Ok(());
         }
         if is_retained_topic(&got.topic) {
-            self.first.entry((client, incarnation, tag)).or_insert(got.qos);
+            self.first.entry((client, incarnation, tag)).or_insert((got.qos, got.retain));
             self.check_not_stale(client, tag, got)?;
             self.last_seen.insert((client, got.topic.clone()), Some(tag));
         } else {
@@ -404,13 +405,15 @@ impl Oracle {
             || (self.crashes > 0 && new.qos == QoS::AtMostOnce && publication.attempts > 1)
             || (publication.qos == QoS::AtLeastOnce && publication.attempts > 1)
             || new.qos == QoS::AtLeastOnce;
-        if let Some(qos) = self.first.get(&(client, new.incarnation, new.tag)) {
-            if !is_repeatable && *qos == new.qos {
+        if let Some((qos, retain)) = self.first.get(&(client, new.incarnation, new.tag)) {
+            // A retained will comes live, and as what is retained to a subscription that was new when it came.
+            let is_replayed = publication.is_will && (*retain || new.retain);
+            if !is_repeatable && !is_replayed && *qos == new.qos {
                 return Err(format!("m{} to client {client} twice with {:?}", new.tag, new.qos));
             }
             return Ok(());
         }
-        self.first.insert((client, new.incarnation, new.tag), new.qos);
+        self.first.insert((client, new.incarnation, new.tag), (new.qos, new.retain));
         if publication.is_will {
             return Ok(());
         }

@@ -258,15 +258,17 @@ impl World {
 
     /// Wills fire once or not at all, as they must; the observer sees which.
     fn judge_wills(&self) -> Result<(), String> {
-        let mut fired: BTreeMap<usize, usize> = BTreeMap::new();
+        // Live, and as a retained message: that may be the one that comes live too.
+        let mut fired: BTreeMap<usize, [usize; 2]> = BTreeMap::new();
         for delivery in &self.oracle.deliveries[OBSERVER] {
-            *fired.entry(delivery.tag).or_default() += 1;
+            fired.entry(delivery.tag).or_default()[usize::from(delivery.retain)] += 1;
         }
         for client in 0..self.clients.len() {
             let Some(polite) = self.polite(client) else { continue };
             for (index, attempt) in polite.attempts.iter().enumerate() {
                 let Some((tag, delay)) = attempt.will else { continue };
-                let count = fired.get(&tag).copied().unwrap_or(0);
+                let [live, retained] = fired.get(&tag).copied().unwrap_or_default();
+                let count = live.max(retained.min(1));
                 let later = &polite.attempts[index + 1..];
                 let fate = self.will_fate(attempt, later, delay);
                 let crashes = self.crashes_near(attempt, delay);
