@@ -177,7 +177,11 @@ impl Shard {
         let version = connection.version;
         let reason = reason(ready.outcome);
         if reason.is_error() && !version.is_v5() && ready.outcome.is_refusal() {
-            // The version cannot say no, and silence would leave the client's window hanging.
+            // The version cannot say no, and silence would leave the client's window hanging. When it is sent again it is a publish
+            // like any other.
+            if let Some(incoming) = self.sessions.at_mut(session).and_then(|entry| entry.incoming.as_mut()) {
+                incoming.received.remove(ready.packet_id);
+            }
             return self.violate(slot, Violation::PublishRefused);
         }
         let kind = if ready.qos == QoS::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };

@@ -2,12 +2,12 @@
 //! stream ends only when they have it on disk. Until then the stream's value says that the session is over. What a full disk refuses
 //! is handed on again every second.
 
-use super::Shard;
 use super::format::{self, SessionValue, Standing};
 use super::gather::Then;
 use super::queue::message_of;
+use super::{Shard, Wait};
 use crate::base::{QoS, SessionId, ShardId};
-use crate::log::{FetchId, Fetched, MessageNumber, Sequence, StreamId};
+use crate::log::{FetchId, Fetched, MessageNumber, Origin, Sequence, StreamId};
 use crate::queue::GroupRef;
 use crate::session::Outcome;
 use hashbrown::HashMap;
@@ -70,7 +70,7 @@ impl Shard {
     /// The session is over: so is its stream, at once or when others have what it held of groups.
     pub(in crate::shard) fn end_stream(&mut self, session: u32) {
         let Some(member) = self.sessions.id_at(session) else { return };
-        self.forget_publisher(session);
+        let unreleased = self.unreleased(session);
         let Some(entry) = self.sessions.at_mut(session) else { return };
         let Some(kept) = entry.durable.take() else { return };
         let client_hash = entry.client_hash;
@@ -80,7 +80,7 @@ impl Shard {
         }
         if !kept.has_groups || durable.log.is_empty(kept.stream) {
             self.close_stream(kept.stream);
-            return self.note_end(client_hash);
+            return self.note_end(client_hash, unreleased);
         }
         let value = SessionValue {
             client_id: &entry.client_id,
@@ -92,15 +92,18 @@ impl Shard {
         };
         format::put_session(&value, &mut durable.value);
         let _ = durable.log.reopen(kept.stream, &durable.value);
-        self.note_end(client_hash);
+        self.note_end(client_hash, unreleased);
         let states: Vec<_> = kept.subscriptions.iter().map(|(_, state)| *state).collect();
         states.into_iter().chain(kept.will).for_each(|state| self.clear_state(Some(state)));
         self.begin_ending(kept.stream, member);
     }
 
-    fn note_end(&mut self, client_hash: u32) {
-        if let Some(durable) = self.durable.as_mut().filter(|durable| !durable.is_failed) {
-            durable.endings.note(client_hash, durable.log.last());
+    fn note_end(&mut self, client_hash: u32, unreleased: Box<[Origin]>) {
+        let Some(durable) = self.durable.as_mut().filter(|durable| !durable.is_failed) else { return };
+        let commit = durable.log.last();
+        durable.endings.note(client_hash, commit);
+        if !unreleased.is_empty() {
+            self.after_commit(commit, Wait::ForgetPublisher(unreleased));
         }
     }
 

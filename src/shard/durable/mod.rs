@@ -39,7 +39,7 @@ use super::Shard;
 use super::connection::Phase;
 use super::peer::{CommitRef, PeerMessage};
 use crate::base::{ConnectionId, Mono, Now, PacketId, ReasonCode, SessionId, ShardId};
-use crate::log::{self, Disk, DiskReply, Event, FetchId, Health, Log, Refused, Sequence, SyncMode};
+use crate::log::{self, Disk, DiskReply, Event, FetchId, Health, Log, Origin, Refused, Sequence, SyncMode};
 use crate::session::{Outcome, Violation};
 use ending::Endings;
 use hashbrown::HashMap;
@@ -83,6 +83,8 @@ pub(super) enum Wait {
     Release(ConnectionId, PacketId),
     /// One of the things a PUBCOMP waits for.
     Complete((u32, u32)),
+    /// A publisher's session is over: what it has not released is nobody's any more.
+    ForgetPublisher(Box<[Origin]>),
     /// An origin is forgotten: the publisher's shard hears so.
     Forgotten(ShardId, (u32, u32)),
     /// A session's messages may be delivered.
@@ -243,6 +245,7 @@ impl Shard {
             }
             Wait::Release(connection, packet_id) => self.send_release(connection, packet_id),
             Wait::Complete(token) => self.complete_step_done(token),
+            Wait::ForgetPublisher(origins) => self.forget_publisher(&origins),
             Wait::Forgotten(from, token) => self.mesh.to(from).push(PeerMessage::Forgotten { token }),
             Wait::Pump(session) => {
                 if self.sessions.get_mut(session).is_some() {
@@ -301,7 +304,9 @@ impl Shard {
                 Wait::Connack(connection) => self.refuse_connack(connection),
                 Wait::Send(connection, _) => self.fail_connection(connection, Violation::DiskFull),
                 Wait::Received(..) | Wait::Release(..) | Wait::Complete(_) => unreachable!("not taken out"),
-                Wait::Forgotten(..) | Wait::Pump(_) => unreachable!("not taken out"),
+                Wait::ForgetPublisher(_) | Wait::Forgotten(..) | Wait::Pump(_) => {
+                    unreachable!("not taken out")
+                }
             }
         }
     }
@@ -325,7 +330,11 @@ impl Shard {
                 self.fail_connection(connection, Violation::LogFailed);
             }
             // PUBREL and PUBCOMP are waited for until the client gives up; deliveries that wait are kept back.
-            Wait::Release(..) | Wait::Complete(_) | Wait::Forgotten(..) | Wait::Pump(_) => {}
+            Wait::Release(..)
+            | Wait::Complete(_)
+            | Wait::ForgetPublisher(_)
+            | Wait::Forgotten(..)
+            | Wait::Pump(_) => {}
         }
     }
 

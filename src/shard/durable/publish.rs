@@ -169,18 +169,24 @@ impl Shard {
         self.after_commit(commit, Wait::Forgotten(from, token));
     }
 
-    /// A publisher's session is over: nobody will repeat what it has not released.
-    pub(super) fn forget_publisher(&mut self, session: u32) {
-        let Some(entry) = self.sessions.at(session) else { return };
-        let Some(publisher) = entry.durable.as_ref().map(|kept| kept.publisher) else { return };
+    /// What a session on disk has published and not released: its origins.
+    pub(super) fn unreleased(&self, session: u32) -> Box<[Origin]> {
+        let Some(entry) = self.sessions.at(session) else { return Box::default() };
+        let Some(publisher) = entry.durable.as_ref().map(|kept| kept.publisher) else {
+            return Box::default();
+        };
         let received = entry.incoming.iter().flat_map(|incoming| incoming.received.iter());
         let strays = entry.extra.iter().flat_map(|extra| extra.strays.iter().copied());
-        for packet_id in received.chain(strays).collect::<Vec<PacketId>>() {
-            let origin = Origin { publisher, packet_id: packet_id.value() };
+        received.chain(strays).map(|id| Origin { publisher, packet_id: id.value() }).collect()
+    }
+
+    /// A publisher's session is over, on disk too: no crash brings it back to repeat what it has not released.
+    pub(super) fn forget_publisher(&mut self, origins: &[Origin]) {
+        for origin in origins {
             for shard in self.mesh.others() {
-                self.mesh.to(shard).push(PeerMessage::Forget { origin, token: None });
+                self.mesh.to(shard).push(PeerMessage::Forget { origin: *origin, token: None });
             }
-            self.forget_for_good(origin);
+            self.forget_for_good(*origin);
         }
     }
 

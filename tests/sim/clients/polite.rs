@@ -501,7 +501,10 @@ impl Polite {
                     self.was_told_of_shutdown |= reason == ReasonCode::ServerShuttingDown;
                     let has_failed =
                         reason == ReasonCode::ImplementationSpecificError && world.may_fail_disk();
+                    // UNSUBACK cannot say that there is no space.
+                    let is_full = reason == ReasonCode::QuotaExceeded && world.swarm.disk_refuses();
                     if !has_failed
+                        && !is_full
                         && !matches!(
                             reason,
                             ReasonCode::SessionTakenOver

@@ -88,3 +88,31 @@ fn who_was_just_subscribing_does_not_get_a_repetition() {
     }
     assert!(is_elsewhere);
 }
+
+#[test]
+fn a_session_that_a_crash_brings_back_may_repeat_what_it_published() {
+    let options = options();
+    let mut world = World::durable(2, &options);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let there = world.clients[subscriber].place.unwrap().0;
+    let client_ids = ["a", "b", "c", "d", "e"];
+    let publishers = client_ids.map(|id| (id, world.connect_durable(0, id, true).0));
+    let elsewhere = publishers.iter().find(|(_, client)| world.clients[*client].place.unwrap().0 != there);
+    let (client_id, publisher) = *elsewhere.expect("not all five are of one shard");
+    let home = world.clients[publisher].place.unwrap().0;
+    // Neither its packet identifier nor the end of its session is on disk yet, but whatever the other shard makes of them is.
+    world.disks[home].is_held = true;
+    world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+    assert!(world.take(publisher).is_empty());
+    world.connect_with(0, &Connect::new(Version::V5, client_id, true, 0));
+    world.advance(2_000);
+    world.crash(&options);
+    let (publisher, is_present) = world.connect_durable(0, client_id, false);
+    assert!(is_present);
+    world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+    assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
+    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
+    world.settle();
+    assert_eq!(world.take(subscriber).len(), 1, "taken once");
+}
