@@ -11,17 +11,16 @@
 //! Cost: a message that waits is one reference and about 150 bytes, however many it goes to.
 
 use super::Shard;
-use super::durable::{Delivery, GatherRef, Held};
-use super::peer::{CommitRef, PeerMessage};
+use super::deferred::Deferred;
+use super::peer::PeerMessage;
 use super::routing::{Routing, Target};
 use crate::base::buffer::SHARE_MIN;
-use crate::base::{Message, MessageRef, SessionId, ShardId};
+use crate::base::{MessageRef, SessionId, ShardId};
 use crate::log::Origin;
 use crate::route::{FilterId, Subscriber};
 use crate::session::Outcome;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// So many bytes of a message cost nothing to speak of.
 const BYTES_FREE: usize = 256;
@@ -32,20 +31,12 @@ const BYTES_A_DELIVERY: usize = 48;
 /// A message on its way to many.
 #[derive(Debug)]
 pub(super) struct FanOut {
-    message: Arc<Message>,
-    topic_hash: u64,
+    deferred: Deferred,
     /// Its place among all fan-outs of this shard.
     number: u64,
     /// Found when its turn comes.
     targets: Option<Vec<Target>>,
     at: usize,
-    /// Who is told when it is done, and what it has come to so far.
-    commit: Option<(ShardId, CommitRef)>,
-    outcome: Outcome,
-    origin: Option<Origin>,
-    /// Those of its targets so far that are on disk.
-    held: Vec<Delivery>,
-    gather: Option<GatherRef>,
 }
 
 /// The client that published, by the hash of its identifier: its order is kept over all its sessions. Where two clients have one
@@ -150,7 +141,7 @@ impl FanOuts {
         }
         let begun = self.begun.iter_mut().filter_map(|(_, begun)| begun.as_mut());
         for fan_out in self.queues.values_mut().flatten().chain(begun) {
-            fan_out.origin = fan_out.origin.filter(|of| *of != origin);
+            fan_out.deferred.drop_origin(origin);
         }
     }
 
@@ -191,18 +182,8 @@ impl Shard {
     pub(super) fn queue_fan_out(&mut self, routing: &mut Routing<'_>) {
         let by = publisher_of(routing.message);
         let session = routing.message.head.publisher.map(|publisher| publisher.session);
-        let fan_out = FanOut {
-            message: routing.share(),
-            topic_hash: routing.topic_hash,
-            number: self.fan_outs.count,
-            targets: None,
-            at: 0,
-            commit: routing.commit,
-            outcome: Outcome { matched: true, ..Outcome::default() },
-            origin: routing.origin,
-            held: Vec::new(),
-            gather: None,
-        };
+        let deferred = Deferred::new(routing, Outcome { matched: true, ..Outcome::default() });
+        let fan_out = FanOut { deferred, number: self.fan_outs.count, targets: None, at: 0 };
         self.fan_outs.push(by, fan_out);
         if let Some(publisher) = session.filter(|session| session.shard != self.id)
             && self.fan_outs.has_too_many(by, self.options.budgets.fan_outs_max)
@@ -257,7 +238,7 @@ impl Shard {
     /// Makes the deliveries of the fan-out that has begun: what comes next changes whom it names.
     pub(super) fn finish_begun(&mut self) {
         if self.fan_outs.has_begun() {
-            self.go_on_fanning(usize::MAX);
+            self.advance_fan_out(usize::MAX);
             self.after_fan_outs();
         }
     }
@@ -267,7 +248,7 @@ impl Shard {
             return;
         }
         while budget > 0
-            && let Some(spent) = self.go_on_fanning(budget)
+            && let Some(spent) = self.advance_fan_out(budget)
         {
             budget = budget.saturating_sub(spent);
         }
@@ -275,14 +256,14 @@ impl Shard {
     }
 
     /// Goes on with one fan-out, as far as the budget allows; gives what it has cost.
-    fn go_on_fanning(&mut self, budget: usize) -> Option<usize> {
+    fn advance_fan_out(&mut self, budget: usize) -> Option<usize> {
         let mut fan_out = self.fan_outs.take()?;
-        let weight = weight(fan_out.message.size());
-        let made = self.step(&mut fan_out, (budget / weight).max(1));
+        let weight = weight(fan_out.deferred.message().size());
+        let made = self.deliver_some(&mut fan_out, (budget / weight).max(1));
         if fan_out.targets.as_ref().is_some_and(|targets| fan_out.at < targets.len()) {
             self.fan_outs.put_back(fan_out);
         } else {
-            self.end_fan_out(fan_out);
+            self.end_deferred(fan_out.deferred, Self::keep_here);
             self.fan_outs.end();
             for session in std::mem::take(&mut self.ended) {
                 self.sessions.remove(session);
@@ -303,43 +284,33 @@ impl Shard {
         self.resume_publishers();
     }
 
-    fn step(&mut self, fan_out: &mut FanOut, budget: usize) -> usize {
-        let message = fan_out.message.as_ref().as_ref();
-        let mut routing = Routing::new(&message, fan_out.topic_hash, Some(Arc::clone(&fan_out.message)));
-        (routing.commit, routing.gather) = (fan_out.commit, fan_out.gather);
-        let targets = match &fan_out.targets {
+    /// Makes so many deliveries at most; gives how many.
+    fn deliver_some(&mut self, fan_out: &mut FanOut, count_max: usize) -> usize {
+        let FanOut { deferred, number, targets, at } = fan_out;
+        let targets = match targets {
             Some(targets) => targets,
-            None => {
-                self.match_topic(message.head.vhost, message.topic);
-                let filters = std::mem::take(&mut self.scratch.filters);
-                let targets = self.targets(&filters, &message, fan_out.number);
-                self.scratch.filters = filters;
-                fan_out.targets.insert(targets)
-            }
+            None => targets.insert(self.targets_of(deferred, *number)),
         };
         self.scratch.encoded.v3.clear();
         self.scratch.encoded.v5.clear();
-        routing.held = Held::of(std::mem::take(&mut fan_out.held));
-        let end = targets.len().min(fan_out.at.saturating_add(budget));
-        for target in &targets[fan_out.at..end] {
-            fan_out.outcome = fan_out.outcome.and(self.deliver(target, &mut routing));
-        }
-        let made = end - fan_out.at;
-        fan_out.at = end;
-        fan_out.gather = routing.gather;
-        fan_out.held = routing.held.take();
-        made
+        let begin = *at;
+        *at = targets.len().min(begin.saturating_add(count_max));
+        deferred.resume(|routing, mut outcome| {
+            for target in &targets[begin..*at] {
+                outcome = outcome.and(self.deliver(target, routing));
+            }
+            (outcome, ())
+        });
+        *at - begin
     }
 
-    /// Everybody has the message: those on disk get it in one piece.
-    fn end_fan_out(&mut self, mut done: FanOut) {
-        let message = done.message.as_ref().as_ref();
-        let mut routing = Routing::new(&message, done.topic_hash, Some(Arc::clone(&done.message)));
-        (routing.origin, routing.commit, routing.gather) = (done.origin, done.commit, done.gather);
-        routing.held = Held::of(std::mem::take(&mut done.held));
-        let (outcome, asked) = self.keep_here(&mut routing, done.outcome);
-        if let Some((from, commit)) = done.commit.filter(|_| asked.missing == 0) {
-            self.report(from, commit, outcome);
-        }
+    /// Who was subscribed when the fan-out of this number was queued up, and still is.
+    fn targets_of(&mut self, deferred: &Deferred, number: u64) -> Vec<Target> {
+        let message = deferred.message().as_ref();
+        self.match_topic(message.head.vhost, message.topic);
+        let filters = std::mem::take(&mut self.scratch.filters);
+        let targets = self.targets(&filters, &message, number);
+        self.scratch.filters = filters;
+        targets
     }
 }

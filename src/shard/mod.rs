@@ -7,6 +7,7 @@
 //! | `publish` | PUBLISH in, and its acknowledgements |
 //! | `routing` | one message to everybody who subscribes, here and on other shards |
 //! | `deliver` | one message to one session: drop, queue or encode |
+//! | `fan_out`, `deferred` | messages to many, worked off in steps; messages whose routing goes on later |
 //! | `pump` | a session's queue into its window |
 //! | `subscribe` | SUBSCRIBE and UNSUBSCRIBE, and when SUBACK may leave |
 //! | `groups` | shared subscriptions |
@@ -28,6 +29,7 @@ mod census;
 mod connect;
 pub(crate) mod connection;
 pub mod counters;
+mod deferred;
 mod deliver;
 pub mod durable;
 mod fan_out;
@@ -60,7 +62,8 @@ pub use peer::PeerBatch;
 use crate::base::{ConnectionId, HashKey, Mono, Now, OutBuffer, ShardId, Slab, VhostId, Wheel};
 use crate::route::{FilterId, Groups, Interest, Retained, Trie};
 use connection::{Connection, Links, Phase};
-use durable::{Completing, Delivery, Durable, Gather, Waiting};
+use deferred::Deferred;
+use durable::{Completing, Delivery, Durable, Gather};
 use fan_out::FanOuts;
 use peer::Mesh;
 use replay::{HeldScan, Replay};
@@ -103,7 +106,7 @@ pub struct Shard {
     /// Memory that is used again for every message on disk.
     spare_deliveries: Vec<Delivery>,
     /// Messages that wait for a segment of the log, and their bytes.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Deferred>,
     waiting_bytes: usize,
     gathers: Slab<Gather>,
     completing: Slab<Completing>,

@@ -33,7 +33,6 @@ pub(super) use queue::{Appended, Delivery, Held, KEPT};
 pub(super) use recover::JOIN_TOKEN as RECOVERY_TOKEN;
 pub use rehome::Rehoming;
 pub(super) use session::DurableSession;
-pub(super) use waiting::Waiting;
 
 use super::Shard;
 use super::connection::Phase;
