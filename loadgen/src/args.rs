@@ -1,8 +1,8 @@
 //! The command line.
 
+use crate::output::ReportArgs;
 use crate::scenario::{ConnArgs, FaninArgs, FanoutArgs, PairArgs, TopicsArgs};
 use clap::{Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
 
 /// Drives an MQTT broker, judges every message, and says honestly what it measured.
 ///
@@ -125,12 +125,8 @@ pub struct Common {
     /// Topics begin with this [default: one of the run's own]
     #[arg(long)]
     pub prefix: Option<String>,
-    /// Write the report there as JSON (- is standard output)
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// No progress and no table
-    #[arg(long, short)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub report: ReportArgs,
 }
 
 /// Protocol versions, as users write them.

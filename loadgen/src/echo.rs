@@ -6,6 +6,7 @@
 //!
 //! Cost: 2.6 seconds a round.
 
+use crate::output::ReportArgs;
 use anyhow::Result;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::time::{ClockId, clock_gettime};
@@ -16,7 +17,6 @@ use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -32,12 +32,8 @@ pub struct EchoArgs {
     /// How often each of the two servers runs
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// Write the result there as JSON (- is standard output)
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// No table
-    #[arg(long, short)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub report: ReportArgs,
 }
 
 /// Measures the floor; no promise can be broken.
@@ -59,7 +55,7 @@ pub fn echo(args: &EchoArgs) -> Result<bool> {
         "netring": ring.to_json(),
         "epoll": epoll.to_json(),
     });
-    crate::print(&report, table, args.json.as_deref(), args.quiet)?;
+    args.report.print(&report, table)?;
     Ok(true)
 }
 

@@ -16,6 +16,7 @@ mod engine;
 mod judge;
 mod machine;
 mod million;
+mod output;
 mod payload;
 mod plan;
 mod progress;
@@ -23,14 +24,13 @@ mod report;
 mod scenario;
 mod table;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use args::{Cli, Command, Common};
 use clap::Parser;
 use plan::Plan;
 use progress::Progress;
 use scenario::Topology;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -65,30 +65,10 @@ fn execute(command: Command) -> Result<bool> {
 
 fn scenario(name: &'static str, topology: Topology, args: &Common) -> Result<bool> {
     let plan = Arc::new(Plan::new(name, topology, args)?);
-    let mut progress = Progress::new(args.quiet);
+    let mut progress = Progress::new(args.report.quiet);
     let outcome = engine::run(&plan, &mut progress, None)?;
     progress.finish();
     let report = report::report(&plan, &outcome);
-    print(&report.json, table::table, args.json.as_deref(), args.quiet)?;
+    args.report.print(&report.json, table::table)?;
     Ok(report.passed)
-}
-
-/// Prints a report as a table, and writes it where it is wanted as JSON.
-fn print(
-    report: &serde_json::Value,
-    table: fn(&serde_json::Value) -> String,
-    path: Option<&Path>,
-    quiet: bool,
-) -> Result<()> {
-    let is_stdout = path.is_some_and(|path| path.as_os_str() == "-");
-    if !quiet && !is_stdout {
-        write!(std::io::stdout(), "{}", table(report))?;
-    }
-    let Some(path) = path else { return Ok(()) };
-    let text = serde_json::to_string_pretty(report)? + "\n";
-    if is_stdout {
-        std::io::stdout().write_all(text.as_bytes())?;
-        return Ok(());
-    }
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -30,6 +30,8 @@ pub struct Judged {
     pub value: f64,
     /// 1 is just met, more is better.
     pub share: f64,
+    /// What is missing of what it has to be at least, or over what it may be at most, as a share of that; of one that is met below 0.
+    pub missed_by: f64,
 }
 
 impl Judged {
@@ -60,15 +62,20 @@ impl Goal {
     /// How far `target` has come in a number of a case; nothing if something that it takes was not measured.
     pub fn judge(self, results: &Results<'_>, case: usize, metric: Metric, target: usize) -> Option<Judged> {
         let value = results.median(case, metric, target)?;
-        let at_most = |value: f64, most: f64| Judged { value, share: most / value };
+        let at_most =
+            |value: f64, most: f64| Judged { value, share: most / value, missed_by: value / most - 1.0 };
+        let at_least = |value: f64, least: f64| {
+            let share = value / least;
+            Judged { value, share, missed_by: 1.0 - share }
+        };
         match self {
             Self::Times { peer, factor } => {
                 let peer = results.targets.iter().position(|target| target.name == peer)?;
                 let peer = results.median(case, metric, peer)?;
                 let (good, bad) = if metric.more_is_better { (value, peer) } else { (peer, value) };
-                (bad > 0.0).then(|| Judged { value: good / bad, share: good / bad / factor })
+                (bad > 0.0).then(|| at_least(good / bad, factor))
             }
-            Self::Bound(bound) if metric.more_is_better => Some(Judged { value, share: value / bound }),
+            Self::Bound(bound) if metric.more_is_better => Some(at_least(value, bound)),
             Self::Bound(bound) => Some(at_most(value, bound)),
             Self::OfCase { case, factor } => {
                 let other = results.cases.iter().position(|other| other.name == case)?;
@@ -95,10 +102,10 @@ pub fn cells(results: &Results<'_>, case: usize, metric: Metric) -> (String, Str
                 match goal.judge(results, case, metric, target) {
                     None => format!("{name} not measured"),
                     Some(judged) if judged.is_met() => format!("{name} **met**"),
-                    Some(Judged { value, share }) => {
+                    Some(Judged { value, missed_by, .. }) => {
                         let unit = if matches!(goal, Goal::Bound(_)) { "" } else { "x" };
                         let value = super::table::readable(value);
-                        format!("{name} *missed by {:.0} %* ({value}{unit})", (1.0 - share).max(0.01) * 100.0)
+                        format!("{name} *missed by {:.0} %* ({value}{unit})", missed_by.max(0.01) * 100.0)
                     }
                 }
             })

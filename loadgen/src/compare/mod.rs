@@ -1,8 +1,9 @@
 //! `compare`: the same cases against several brokers in alternation, medians, spread, and ratios to a baseline.
 //!
 //! Each run is a process of its own (this program again), so that one run's memory, ports and histograms are not another's. The
-//! order is A B A B: what changes slowly on the machine hits all brokers alike. A run that breaks a promise is shown as such
-//! in the table, and its numbers are not used. What was measured so far is written after every case.
+//! order is A B C, B C A: what changes slowly on the machine hits all brokers alike, and nobody always comes first. No run begins
+//! while brokers still work for the one before, if they end that within half a minute. A run that breaks a promise is shown as such in the table, and its numbers are not
+//! used. What was measured so far is written after every case.
 
 mod chart;
 mod full;
@@ -12,15 +13,24 @@ mod suite;
 mod table;
 
 use crate::clock;
+use crate::cost::Processes;
 use crate::machine;
+use crate::output::{SummaryArgs, write_file};
 use crate::table::count;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use suite::{Case, Scale, Suite};
 use table::Results;
+
+/// Brokers that take no more of a core than this, all together, over this time, are at rest.
+const REST_CPU_MAX: f64 = 0.1;
+const REST_LOOK: Duration = Duration::from_millis(500);
+/// How long that is waited for, in nanoseconds.
+const REST_MAX: u64 = 30 * clock::SECOND;
 
 /// Arguments of `compare`.
 #[derive(clap::Args, Clone, Debug)]
@@ -50,23 +60,16 @@ pub struct CompareArgs {
     #[arg(long)]
     pub secs: Option<f64>,
     /// Idle clients in the memory cases
-    #[arg(long, default_value_t = 15_000, value_name = "N")]
+    #[arg(long, default_value_t = 15_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
     pub idle_clients: u32,
     /// Idle clients and subscribers of brokers that need no descriptor for each (full, growth)
-    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
     pub many_clients: u32,
     /// Only cases whose name holds this (repeatable)
     #[arg(long, value_name = "TEXT")]
     pub only: Vec<String>,
-    /// Passed on to every run, such as --args "--source 127.0.0.1-127.0.0.8 --cpus 2-3"
-    #[arg(long, default_value = "", allow_hyphen_values = true, value_name = "ARGS")]
-    pub args: String,
-    /// Write all reports and the summary there
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write the table there
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
+    #[command(flatten)]
+    pub summary: SummaryArgs,
     /// Write the charts there as SVG (growth)
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
@@ -98,6 +101,7 @@ pub fn compare(args: &CompareArgs) -> Result<bool> {
         baseline.with_context(|| format!("no target has the baseline's name {:?}", args.baseline))?;
     let (rounds, secs) = args.suite.defaults();
     let (rounds, secs) = (args.rounds.unwrap_or(rounds), args.secs.unwrap_or(secs));
+    ensure!((0.0..=1e6).contains(&secs), "--secs {secs}: seconds from 0 to 1000000");
     let scale = Scale { secs, idle_clients: args.idle_clients, many_clients: args.many_clients };
     let mut cases = args.suite.cases(scale);
     cases.retain(|case| args.only.is_empty() || args.only.iter().any(|part| case.name.contains(part)));
@@ -126,21 +130,12 @@ pub fn compare(args: &CompareArgs) -> Result<bool> {
 
 /// Writes what there is so far; at the end prints it too.
 fn write(args: &CompareArgs, results: &Results<'_>, is_last: bool) -> Result<()> {
-    let text = results.markdown();
-    if is_last {
-        write!(std::io::stdout(), "{text}")?;
-    }
-    if let Some(path) = &args.markdown {
-        std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    let (text, report) = (results.markdown(), results.to_json());
+    args.summary.save_table(&text)?;
     if let (Some(path), Some(charts)) = (&args.svg, chart::svg(results)) {
-        std::fs::write(path, charts).with_context(|| format!("cannot write {}", path.display()))?;
+        write_file(path, &charts)?;
     }
-    if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_string_pretty(&results.to_json())? + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    if is_last { args.summary.report.print(&report, |_| text) } else { args.summary.report.save(&report) }
 }
 
 fn targets(args: &CompareArgs) -> Result<Vec<Target>> {
@@ -210,16 +205,41 @@ impl Runner<'_> {
             if case.with_floor {
                 floors.push(self.run("echo --rounds 1 --quiet --json -", &[])?);
             }
-            for (index, target) in self.targets.iter().enumerate() {
+            for index in turns(self.targets.len(), round) {
+                let target = &self.targets[index];
                 if round >= case.rounds_of(&target.name, rounds) {
                     continue;
                 }
+                self.wait_for_rest()?;
                 let began = clock::now();
                 let mut report = self.against(case, target)?;
                 self.count_from_least(index, &mut report);
                 let secs = (clock::now() - began) as f64 / clock::SECOND as f64;
-                say(case, target, round, &report, secs)?;
+                if !self.args.summary.report.quiet {
+                    say(case, target, round, &report, secs)?;
+                }
                 reports[index].push(report);
+            }
+        }
+        Ok(())
+    }
+
+    /// What one broker still does for the run before must not be the next one's burden.
+    fn wait_for_rest(&self) -> Result<()> {
+        let pids = self.targets.iter().flat_map(|target| &target.pids).copied().collect();
+        let brokers = Processes::new(pids, true);
+        let until = clock::now() + REST_MAX;
+        let mut before = brokers.cpu();
+        while !brokers.is_empty() {
+            std::thread::park_timeout(REST_LOOK);
+            let now = brokers.cpu();
+            if now - before <= REST_LOOK.as_secs_f64() * REST_CPU_MAX {
+                break;
+            }
+            before = now;
+            if clock::now() > until {
+                writeln!(std::io::stderr(), "brokers do not come to rest; the next run begins all the same")?;
+                break;
             }
         }
         Ok(())
@@ -233,7 +253,7 @@ impl Runner<'_> {
         for pid in &target.pids {
             more.extend(["--broker-pid".to_owned(), pid.to_string()]);
         }
-        more.extend(self.args.args.split_whitespace().map(str::to_owned));
+        more.extend(self.args.summary.words());
         match self.run(&case.args, &more) {
             Err(error) if self.args.suite.needs_exact() => {
                 Ok(json!({"verdict": "broken", "broken": [format!("{error:#}")]}))
@@ -265,6 +285,11 @@ impl Runner<'_> {
     }
 }
 
+/// All targets, beginning with another one each round.
+fn turns(count: usize, round: u32) -> impl Iterator<Item = usize> {
+    (0..count).map(move |turn| (turn + round as usize) % count)
+}
+
 fn say(case: &Case, target: &Target, round: u32, report: &Value, secs: f64) -> Result<()> {
     let delivered = report["measured"]["delivered_per_sec"].as_f64().unwrap_or(0.0);
     writeln!(
@@ -288,6 +313,12 @@ mod tests {
         let cli = crate::args::Cli::parse_from([&["quelea-loadgen", "compare"], args].concat());
         let crate::args::Command::Compare(args) = cli.command else { panic!("compare was asked for") };
         targets(&args)
+    }
+
+    #[test]
+    fn nobody_always_comes_first() {
+        let rounds: Vec<Vec<usize>> = (0..4).map(|round| turns(3, round).collect()).collect();
+        assert_eq!(rounds, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
     }
 
     #[test]

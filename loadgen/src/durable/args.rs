@@ -1,6 +1,7 @@
 //! Arguments of `durable`.
 
 use crate::args::Protocol;
+use crate::output::ReportArgs;
 use std::path::PathBuf;
 
 /// Arguments of `durable`.
@@ -112,10 +113,6 @@ pub struct DurableArgs {
     /// Count the descendants of --broker-pid too
     #[arg(long)]
     pub broker_tree: bool,
-    /// Write the report there as JSON (- is standard output)
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// No progress and no table
-    #[arg(long, short)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub report: ReportArgs,
 }

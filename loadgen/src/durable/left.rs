@@ -5,6 +5,7 @@ use super::terms::Terms;
 use super::world::World;
 use crate::args::Protocol;
 use crate::judge::Lane;
+use crate::output::write_file;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -51,7 +52,7 @@ impl Left {
             "published": world.lanes.iter().map(|lane| lane.published).collect::<Vec<_>>(),
             "uncertain": uncertain,
         });
-        std::fs::write(path, text.to_string()).with_context(|| format!("cannot write {}", path.display()))
+        write_file(path, &text.to_string())
     }
 
     /// Reads what was left.

@@ -56,9 +56,10 @@ pub fn durable(args: &DurableArgs) -> Result<bool> {
         signal_hook::flag::register(signal, Arc::clone(&interrupt))?;
     }
     let began = clock::now();
-    let mut run = Run::new(Arc::clone(&terms), world, args.connecting, args.churn, args.quiet, interrupt)?;
+    let mut run =
+        Run::new(Arc::clone(&terms), world, args.connecting, args.churn, args.report.quiet, interrupt)?;
     let outcome = stages::drive(&mut run, args, &processes)?;
     let report = report::report(args, &run, &outcome, &processes, clock::now() - began);
-    crate::print(&report.json, report::table, args.json.as_deref(), args.quiet)?;
+    args.report.print(&report.json, report::table)?;
     Ok(report.passed)
 }

@@ -9,7 +9,6 @@ use crate::payload::{Payloads, Stamp};
 use crate::plan::Plan;
 use crate::scenario::topic;
 use anyhow::Result;
-use quelea::base::QoS;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +41,8 @@ pub struct Settled {
     /// When looking ended.
     pub ended: u64,
     pub testimony: Testimony,
+    /// Promises that were broken meanwhile.
+    pub broken: Vec<String>,
 }
 
 /// Takes part in the run.
@@ -62,19 +63,25 @@ impl Finale {
     }
 
     /// What was seen; nothing if it never came to that.
-    ///
-    /// # Errors
-    /// If the witness lost its connection.
-    pub fn finish(self) -> Result<Option<Settled>> {
-        let (Some(witness), Some(mut settled)) = (self.witness, self.settled) else { return Ok(None) };
-        settled.testimony = witness.finish()?;
-        Ok(Some(settled))
+    pub fn finish(self) -> Option<Settled> {
+        let mut settled = self.settled?;
+        match self.witness.map(Witness::finish) {
+            Some(Ok(testimony)) => settled.take(testimony),
+            Some(Err(error)) => settled.broken.push(format!("the witness: {error:#}")),
+            None => {}
+        }
+        Some(settled)
     }
 
-    /// Publishes to clients evenly spread over all: how many.
-    fn write(&self) -> Result<u64> {
+    /// How many are written to.
+    fn count(&self) -> u64 {
+        (f64::from(self.plan.topology.idle) * self.share / 100.0).round() as u64
+    }
+
+    /// Publishes to so many clients, evenly spread over all. The connection has to stay until all of it has come: where something is
+    /// not read, as acknowledgements are not, the end of one is a reset.
+    fn write(&self, count: u64) -> Result<Link> {
         let clients = u64::from(self.plan.topology.idle);
-        let count = (clients as f64 * self.share / 100.0).round() as u64;
         let mut link =
             Link::open(self.plan.target, &self.plan.options, &format!("lg{:08x}h", self.plan.run))?;
         let payloads = Payloads::new(self.plan.size);
@@ -85,16 +92,26 @@ impl Finale {
             payloads.write(stamp, &mut payload);
             link.publish(&topic(&self.plan.idle_prefix(), number), &payload, self.plan.qos)?;
         }
-        // Whatever the broker still has to acknowledge.
-        while self.plan.qos != QoS::AtMostOnce && link.receive(clock::now() + SECOND / 5, &mut |_| ())? {}
-        Ok(count)
+        Ok(link)
+    }
+}
+
+impl Settled {
+    fn take(&mut self, testimony: Testimony) {
+        if testimony.strange > 0 {
+            self.broken
+                .push(format!("the witness got {} messages again, late or changed", testimony.strange));
+        }
+        self.testimony = testimony;
     }
 }
 
 impl engine::Finale for Finale {
     fn before_leaving(&mut self, watch: &Watch<'_>) -> Result<()> {
-        let began = clock::now();
-        let written = self.write()?;
+        let mut broken = Vec::new();
+        let (began, written) = (clock::now(), self.count());
+        let link =
+            self.write(written).map_err(|error| broken.push(format!("who writes to clients: {error:#}")));
         let mut heard_at = clock::now();
         let mut heard = watch.totals().heard;
         while heard < written && clock::now() - heard_at < self.plan.drain && !watch.is_interrupted() {
@@ -104,9 +121,11 @@ impl engine::Finale for Finale {
                 (heard, heard_at) = (now, clock::now());
             }
         }
+        drop(link);
         let pongs = watch.totals().pongs;
         let witness_began = clock::now();
-        self.witness = Some(Witness::start(&self.plan)?);
+        let witness = Witness::start(&self.plan);
+        self.witness = witness.map_err(|error| broken.push(format!("the witness: {error:#}"))).ok();
         while clock::now() - witness_began < USUAL && !watch.is_interrupted() {
             std::thread::park_timeout(Duration::from_millis(50));
         }
@@ -126,7 +145,8 @@ impl engine::Finale for Finale {
             samples: Vec::new(),
             back: None,
             ended: dropped,
-            testimony: Testimony { published: 0, seen: Vec::new() },
+            testimony: Testimony::default(),
+            broken,
         });
         Ok(())
     }
@@ -145,8 +165,8 @@ impl engine::Finale for Finale {
             let rss = watch.memory().rss;
             settled.samples.push((now - settled.dropped, rss));
             settled.ended = now;
-            // Before the last socket is closed nothing can be back.
-            if left && rss as f64 <= settled.idle as f64 * BACK {
+            // Before the last socket is closed nothing can be back, and a process that is gone is not back.
+            if left && rss > 0 && rss as f64 <= settled.idle as f64 * BACK {
                 settled.back = Some(now - settled.dropped);
             }
         }

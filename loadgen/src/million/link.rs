@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a connection, CONNACK, SUBACK or room for a publish may take.
+/// How long a connection, CONNACK, SUBACK, room for a publish or for its bytes may take.
 const PATIENCE: u64 = 10 * clock::SECOND;
 
 /// A connected client.
@@ -34,6 +34,8 @@ impl Link {
         let socket = TcpStream::connect_timeout(&target, Duration::from_nanos(PATIENCE))
             .with_context(|| format!("{client_id}: no connection"))?;
         socket.set_nodelay(true)?;
+        // A broker that does not read must not hold up the rest of the run.
+        socket.set_write_timeout(Some(Duration::from_nanos(PATIENCE)))?;
         let client = Client::new(Arc::clone(options), client_id);
         let keep_alive = u64::from(options.keep_alive_secs) * clock::SECOND;
         let mut link = Self { socket, client, bytes: vec![0; 64 << 10], keep_alive, sent: clock::now() };

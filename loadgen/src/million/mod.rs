@@ -13,13 +13,13 @@ mod report;
 mod witness;
 
 use crate::args::{Cli, Command, Common};
+use crate::output::SummaryArgs;
 use crate::plan::{Leave, Plan};
 use crate::progress::Progress;
 use crate::{engine, scenario::ConnArgs};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use finale::Finale;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Arguments of `million`.
@@ -52,18 +52,8 @@ pub struct MillionArgs {
     /// After the drop, how long the broker may take to be back at its idle memory
     #[arg(long, default_value_t = 60.0, value_name = "SECS")]
     pub settle: f64,
-    /// More for the clients, such as "--sub-qos 1 --protocol 5.0 --threads 2"
-    #[arg(long, default_value = "", allow_hyphen_values = true, value_name = "ARGS")]
-    pub args: String,
-    /// Write the report there as JSON (- is standard output)
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write the table there
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
-    /// No progress and no table
-    #[arg(long, short)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub summary: SummaryArgs,
 }
 
 impl MillionArgs {
@@ -80,9 +70,9 @@ impl MillionArgs {
         for pid in &self.broker_pid {
             add("--broker-pid", pid.to_string());
         }
-        words.extend(self.args.split_whitespace().map(str::to_owned));
+        words.extend(self.summary.words());
         let cli = Cli::try_parse_from(words).context("--args")?;
-        let Command::Conn(conn) = cli.command else { bail!("--args {}: not of conn", self.args) };
+        let Command::Conn(conn) = cli.command else { bail!("--args {}: not of conn", self.summary.args) };
         Ok(conn)
     }
 }
@@ -99,16 +89,13 @@ pub fn million(args: &MillionArgs) -> Result<bool> {
     let mut plan = Plan::new("million", conn.topology()?, common)?;
     plan.leave = Leave::Drop;
     let plan = Arc::new(plan);
-    let mut progress = Progress::new(args.quiet);
+    let mut progress = Progress::new(args.summary.report.quiet);
     let mut finale = Finale::new(Arc::clone(&plan), args.share, args.settle);
     let outcome = engine::run(&plan, &mut progress, Some(&mut finale))?;
     progress.finish();
-    let settled = finale.finish()?;
+    let settled = finale.finish();
     let report = report::report(args, &plan, &outcome, settled.as_ref());
-    if let Some(path) = &args.markdown {
-        let text = report::markdown(&report.json);
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    crate::print(&report.json, report::markdown, args.json.as_deref(), args.quiet)?;
+    args.summary.save_table(&report::markdown(&report.json))?;
+    args.summary.report.print(&report.json, report::markdown)?;
     Ok(report.passed)
 }

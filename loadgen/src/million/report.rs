@@ -23,20 +23,23 @@ pub fn report(args: &MillionArgs, plan: &Plan, outcome: &Outcome, settled: Optio
         report.json["goals"] = json!([]);
         return report;
     };
+    let mut broken = settled.broken.clone();
     if settled.heard < settled.written {
-        let what = format!(
+        broken.push(format!(
             "{} of {} clients did not hear the message for them",
             settled.written - settled.heard,
             settled.written
-        );
-        if let Some(broken) = report.json["broken"].as_array_mut() {
-            broken.push(what.into());
+        ));
+    }
+    if !broken.is_empty() {
+        if let Some(all) = report.json["broken"].as_array_mut() {
+            all.extend(broken.into_iter().map(Value::from));
         }
         report.json["verdict"] = "broken".into();
         report.passed = false;
     }
     report.json["after"] = after(settled);
-    report.json["goals"] = goals(args, &report.json, settled);
+    report.json["goals"] = goals(args, plan, &report.json, settled);
     report
 }
 
@@ -64,8 +67,10 @@ fn after(settled: &Settled) -> Value {
     })
 }
 
-fn goals(args: &MillionArgs, report: &Value, settled: &Settled) -> Value {
-    let clients = u64::from(args.clients);
+fn goals(args: &MillionArgs, plan: &Plan, report: &Value, settled: &Settled) -> Value {
+    // As they were: what is passed on to the clients may have changed what was asked for.
+    let clients = u64::from(plan.topology.idle);
+    let (hold, keep_alive) = (plan.measured as f64 / SECOND as f64, plan.options.keep_alive_secs);
     let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let number = |pointer: &str| report.pointer(pointer).and_then(Value::as_f64);
     let lost: u64 = report["clients"]["lost"]
@@ -90,7 +95,7 @@ fn goals(args: &MillionArgs, report: &Value, settled: &Settled) -> Value {
             ready == clients
         ),
         goal(
-            format!("{} s with a keep alive of {} s, none lost", args.hold, args.keep_alive),
+            format!("{hold} s with a keep alive of {keep_alive} s, none lost"),
             format!("{lost} lost, {alive} alive, {rounds:.1} pings answered each"),
             lost == 0 && alive == clients,
         ),

@@ -23,6 +23,8 @@ fn impossible_requests_are_refused() {
         (&["durable", "--sessions", "3", "--online", "4"], "--online 4: there are 3"),
         (&["durable", "--resume", "/dev/null"], "/dev/null is no JSON"),
         (&["conn", "--broker-pid", "4294967295"], "no such process"),
+        (&["compare", "--target=a=h:1", "--secs=-1"], "--secs -1: seconds from 0"),
+        (&["compare", "--target=a=h:1", "--many-clients=0"], "0 is not in 1..=16000000"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_quelea-loadgen")).args(args).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// A running broker; killed when dropped.
 struct Broker {
@@ -192,6 +193,45 @@ fn many_are_held_written_to_and_dropped() {
     assert_eq!(met[..3], [true; 3], "{}", run.report["goals"]);
 }
 
+/// A broker that is gone before the end has broken its promises, and has not given its memory back: that is a result, not an impossible request.
+#[test]
+fn a_broker_that_dies_while_many_are_held_is_judged() {
+    let mut broker = Broker::start(1);
+    let (address, pid) = (broker.address, broker.child.id());
+    let args = format!("million --clients 40 --source 127.0.0.2 --hold 50 --settle 1 --broker-pid {pid}");
+    let run = std::thread::scope(|scope| {
+        let run = scope.spawn(|| run(address, &args));
+        // The kernel holds a socket for each, on both ends, and has for a second: all have subscribed.
+        let mut looks = 0;
+        while looks < 50 && !run.is_finished() {
+            looks = if established(address.port()) < 80 { 0 } else { looks + 1 };
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        broker.child.kill().expect("it runs");
+        broker.child.wait().expect("it ends");
+        run.join().expect("it ends by itself")
+    });
+    assert_eq!((run.code, run.verdict()), (1, "broken"), "{}", run.report);
+    assert_eq!(run.lost_connections(), 40, "{}", run.broken());
+    for broken in ["who writes to clients: ", "the witness: "] {
+        assert!(run.broken().contains(broken), "{broken}: {}", run.broken());
+    }
+    assert!(run.report["after"]["back_secs"].is_null(), "{}", run.report["after"]);
+    assert!(run.report["goals"].as_array().unwrap().iter().skip(4).all(|goal| goal["met"] == false));
+}
+
+/// Ends of connections to or from this port of this machine that are established.
+fn established(port: u16) -> usize {
+    let port = format!(":{port:04X}");
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("readable");
+    let is_one = |line: &&str| {
+        let mut words = line.split_whitespace().skip(1);
+        let ends = [words.next(), words.next()];
+        words.next() == Some("01") && ends.into_iter().flatten().any(|end| end.ends_with(&port))
+    };
+    table.lines().filter(is_one).count()
+}
+
 /// Everything small: what is a point is drawn.
 #[test]
 fn growth_is_drawn() {
@@ -202,11 +242,14 @@ fn growth_is_drawn() {
         .args(["--only=idle clients", "--only=filters"])
         .arg(format!("--target=one shard=127.0.0.1:{}", broker.address.port()))
         .arg(format!("--pid=one shard={}", broker.child.id()))
+        .args(["--quiet", "--json=-"])
         .arg("--svg")
         .arg(&svg)
         .output()
         .expect("the binary under test starts");
     assert!(output.status.success(), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("nothing but the report");
+    assert_eq!((&report["suite"], output.stderr.len()), (&"growth".into(), 0), "{output:?}");
     let svg = std::fs::read_to_string(svg).expect("it was written");
     // One for idle clients, and one for each number of filters, unless the machine was so busy that nothing was delivered in so short a time.
     assert!((2..=5).contains(&svg.matches("<circle").count()), "{svg}");
