@@ -20,11 +20,11 @@
 //!
 //! Cost: posting and taking are one compare-and-swap each; memory is two rings of `capacity` words a pair.
 
+use super::gate::Gate;
 use super::net::{Descriptor, RingFd};
 use crate::base::ShardId;
 use crate::shard::{HandOver, PeerBatch};
 use crossbeam_queue::ArrayQueue;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 /// Network rings a shard may open: 64 tables of direct descriptors.
@@ -66,9 +66,9 @@ pub struct Mesh {
 #[repr(align(128))]
 struct Station {
     sleeping: AtomicBool,
-    /// The ring that has most room for sockets.
+    /// The ring that sockets are to be handed to.
     landing: AtomicUsize,
-    rings: [OnceLock<RingFd>; RINGS_MAX],
+    rings: [Gate; RINGS_MAX],
 }
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Mesh {
         let station = |_| Station {
             sleeping: AtomicBool::new(false),
             landing: AtomicUsize::new(0),
-            rings: [const { OnceLock::new() }; RINGS_MAX],
+            rings: std::array::from_fn(|_| Gate::default()),
         };
         Self { stations: (0..n).map(station).collect(), lines: (0..n * n).map(line).collect() }
     }
@@ -188,11 +188,17 @@ impl Mesh {
 
     /// Makes `me`'s ring number `index` known to the others.
     pub fn publish_ring(&self, me: ShardId, index: usize, ring: RingFd) {
-        let known = self.stations[me.index()].rings[index].set(ring);
-        assert!(known.is_ok(), "a ring is published once");
+        self.stations[me.index()].rings[index].open(ring);
     }
 
-    /// Makes known which ring of `me` has most room, or [`LANDING_NONE`].
+    /// Takes a further ring of `me` back from the others, before it is closed. Says whether it could be: not while a socket is on its way there.
+    #[must_use]
+    pub fn withdraw_ring(&self, me: ShardId, index: usize) -> bool {
+        assert!(index > 0, "a shard is rung for in its first ring");
+        self.stations[me.index()].rings[index].close()
+    }
+
+    /// Makes known which ring of `me` sockets are to be handed to, or [`LANDING_NONE`].
     pub fn set_landing(&self, me: ShardId, ring: usize) {
         self.stations[me.index()].landing.store(ring, Ordering::Relaxed);
     }
@@ -200,23 +206,34 @@ impl Mesh {
     /// The ring by which `shard` is rung for.
     #[must_use]
     pub fn doorbell(&self, shard: ShardId) -> Option<RingFd> {
-        self.stations[shard.index()].rings[0].get().copied()
+        self.stations[shard.index()].rings[0].ring()
     }
 
-    /// The ring to try for the `attempt`-th time of handing a socket to `shard`: first the one with most room, then each.
+    /// The ring to try for handing a socket to `shard` for the `attempt`-th time, which counts on past those that are closed: first the
+    /// landing one, then each. It stays open until [`leave_ring`](Self::leave_ring), by who hands over if that fails, else by who takes the mail.
     #[must_use]
-    pub fn landing(&self, shard: ShardId, attempt: usize) -> Option<(usize, RingFd)> {
+    pub fn enter_ring(&self, shard: ShardId, attempt: &mut usize) -> Option<(usize, RingFd)> {
         let station = &self.stations[shard.index()];
         let first = station.landing.load(Ordering::Relaxed);
         if first == LANDING_NONE {
             return None;
         }
-        let index = match attempt.checked_sub(1) {
-            None => first,
-            Some(other) if other < first => other,
-            Some(other) => other + 1,
-        };
-        Some((index, *station.rings.get(index)?.get()?))
+        loop {
+            let index = match attempt.checked_sub(1) {
+                None => first,
+                Some(other) if other < first => other,
+                Some(other) => other + 1,
+            };
+            if let Some(ring) = station.rings.get(index)?.enter() {
+                return Some((index, ring));
+            }
+            *attempt += 1;
+        }
+    }
+
+    /// The socket that was on its way to that ring of `shard` is there, or will not come.
+    pub fn leave_ring(&self, shard: ShardId, index: usize) {
+        self.stations[shard.index()].rings[index].leave();
     }
 
     fn line(&self, from: ShardId, to: ShardId) -> &Line {
@@ -284,23 +301,35 @@ mod tests {
     }
 
     #[test]
-    fn every_ring_is_tried_once() {
+    fn every_open_ring_is_tried_once() {
         let mesh = Mesh::new(1, 1);
         let tried = |mesh: &Mesh| -> Vec<usize> {
-            (0..10).map_while(|attempt| mesh.landing(A, attempt)).map(|(index, _)| index).collect()
+            let mut attempt = 0;
+            let rings = std::iter::from_fn(|| {
+                let (index, ring) = mesh.enter_ring(A, &mut attempt)?;
+                assert_eq!(ring, RingFd::from_bits(100 + u32::try_from(index).unwrap()));
+                mesh.leave_ring(A, index);
+                attempt += 1;
+                Some(index)
+            });
+            rings.take(10).collect()
         };
-        assert_eq!(mesh.landing(A, 0), None);
-        for index in 0..4 {
-            let pages = crate::runtime::net::ReceiveBuffers::new(1, 64).0;
-            let options = crate::runtime::net::RingOptions { submissions: 1, completions: 2, descriptors: 1 };
-            let ring = crate::runtime::net::NetRing::new(options, pages).unwrap();
-            mesh.publish_ring(A, index, ring.ring_fd());
+        assert!(tried(&mesh).is_empty());
+        for index in 0..5 {
+            mesh.publish_ring(A, index, RingFd::from_bits(100 + u32::try_from(index).unwrap()));
         }
-        assert_eq!(tried(&mesh), [0, 1, 2, 3]);
+        assert_eq!(tried(&mesh), [0, 1, 2, 3, 4]);
         mesh.set_landing(A, 2);
-        assert_eq!(tried(&mesh), [2, 0, 1, 3]);
+        assert_eq!(tried(&mesh), [2, 0, 1, 3, 4]);
+        assert!(mesh.withdraw_ring(A, 1) && mesh.withdraw_ring(A, 2), "nobody is on the way");
+        assert_eq!(tried(&mesh), [0, 3, 4], "also past the landing one");
+        assert!(mesh.enter_ring(A, &mut 4).is_some_and(|(index, _)| index == 4) && !mesh.withdraw_ring(A, 4));
+        mesh.leave_ring(A, 4);
+        assert!(mesh.withdraw_ring(A, 4));
+        mesh.publish_ring(A, 1, RingFd::from_bits(101));
+        assert_eq!(tried(&mesh), [0, 1, 3]);
         mesh.set_landing(A, LANDING_NONE);
-        assert_eq!(mesh.landing(A, 0), None);
+        assert!(tried(&mesh).is_empty());
     }
 
     /// Two threads, a tiny mailbox, sleeping whenever allowed: nobody sleeps through mail or room.

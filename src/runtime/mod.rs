@@ -9,6 +9,7 @@ pub mod data_dir;
 pub mod desk;
 pub mod disk;
 mod driver;
+pub mod gate;
 pub mod listener;
 pub mod log_tool;
 pub mod machine;

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use std::time::Duration;
 const STALL_MS: u16 = 60_000;
 /// Nothing happens for so long when what can get stuck is stuck.
 const SETTLED_MS: u16 = 3;
+/// While so many are still to come they come one by one: rings empty, and fill again.
+const QUIET: Range<usize> = 180..210;
 
 /// How the clients fared.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,6 +87,11 @@ impl Crowd {
             if self.rng.chance(5) {
                 // At times more than fit into both tables together, at times nearly none.
                 count_max = [2, 36, 36, 72, 144][self.rng.size(0, 4)];
+            }
+            if QUIET.contains(&self.waiting.len()) {
+                count_max = 1;
+            } else if count_max == 1 {
+                count_max = 144;
             }
             while self.clients.len() < count_max {
                 let Some(plan) = self.waiting.pop() else { break };

@@ -1,5 +1,6 @@
 //! An echo server on small rings, as unsteady as can be: it pauses, throttles, cancels, leaves, holds on to buffers, and gives
-//! connections away to the other host in mid-stream. It has one ring at first, and opens others when that fills up, as a shard does.
+//! connections away to the other host in mid-stream. It has one ring at first, opens others when that fills up, and closes those that are
+//! empty, as a shard does, only sooner.
 //!
 //! Every turn it counts what each ring has in flight against what it knows of itself, and at the end nothing may be left.
 
@@ -7,13 +8,14 @@ use crate::link::{Link, Moving};
 use crate::rng::Rng;
 use crate::whole;
 use nix::errno::Errno;
-use quelea::base::{ConnectionId, OutBuffer, Slab};
-use quelea::runtime::net::{Buffer, Completion, Descriptor, Ended, RingFd, RingShare, Rings, RingsOptions};
+use quelea::base::{ConnectionId, OutBuffer, ShardId, Slab};
+use quelea::runtime::mailbox::Mesh;
+use quelea::runtime::net::{Buffer, Completion, Descriptor, Ended, RingShare, Rings, RingsOptions};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 pub(crate) const BUFFERS: u16 = 4;
@@ -28,7 +30,7 @@ const OPTIONS: RingsOptions = RingsOptions {
     buffer_size: BUFFER_SIZE,
     count_max: RINGS,
 };
-/// Rings a host opens in the end.
+/// Rings a host has at most.
 pub(crate) const RINGS: usize = 3;
 /// Operations in flight for ever in the first ring: the event descriptor's.
 pub(crate) const PERMANENT: u32 = 1;
@@ -44,8 +46,8 @@ const TURN: Duration = Duration::from_millis(1);
 pub(crate) struct Shared {
     /// Connections that were accepted and not closed.
     pub(crate) live: AtomicUsize,
-    /// The rings of each host, from its first on.
-    pub(crate) rings: [Mutex<Vec<RingFd>>; 2],
+    /// The rings of each host: its mailboxes nobody uses.
+    pub(crate) mesh: Mesh,
     /// No more clients come.
     pub(crate) stopping: AtomicBool,
     /// Rings are dropped together: a doorbell may still be on its way.
@@ -73,6 +75,9 @@ pub(crate) struct Seen {
     pub(crate) hand_overs_again: usize,
     pub(crate) hand_overs_refused: usize,
     pub(crate) rings_opened: usize,
+    pub(crate) rings_closed: usize,
+    /// Rings that could have been closed, but for a connection on its way there.
+    pub(crate) rings_kept: usize,
     /// Connections that further rings accepted.
     pub(crate) accepted_further: usize,
     /// Connections handed over into further rings.
@@ -121,7 +126,7 @@ impl Host {
         rng: Rng,
     ) -> Self {
         let rings = Rings::new(OPTIONS, event).expect("the kernel has io_uring");
-        shared.publish(me, rings.ring_fd(0));
+        shared.mesh.publish_ring(shard(me), 0, rings.ring_fd(0));
         Self {
             me,
             rings,
@@ -160,6 +165,7 @@ impl Host {
         while let Ok(link) = self.arrivals.try_recv() {
             self.seen.landed_further += usize::from(link.ring > 0);
             self.rings.at(link.ring).adopt(link.descriptor);
+            self.shared.mesh.leave_ring(shard(self.me), link.ring);
             self.insert(link);
         }
         if self.rng.chance(700) {
@@ -170,6 +176,9 @@ impl Host {
             self.rings.release_buffers();
         }
         self.open_ring();
+        if self.rng.chance(200) {
+            self.close_rings();
+        }
         self.feed_starved();
         let ids: Vec<_> = self.links.iter().map(|(slot, generation, _)| (slot, generation)).collect();
         for (slot, generation) in ids {
@@ -180,7 +189,7 @@ impl Host {
     }
 
     fn reap(&mut self) {
-        for ring in 0..self.rings.len() {
+        for ring in 0..self.rings.end() {
             let mut completions = Vec::new();
             self.rings.reap(ring, &mut completions);
             for completion in completions {
@@ -194,14 +203,32 @@ impl Host {
     fn open_ring(&mut self) {
         if self.rings.should_open() {
             let ring = self.rings.open().expect("the process has descriptors");
-            self.shared.publish(self.me, self.rings.ring_fd(ring));
+            self.shared.mesh.publish_ring(shard(self.me), ring, self.rings.ring_fd(ring));
             self.seen.rings_opened += 1;
+        }
+    }
+
+    /// Closes what has been empty for a while, unless something is on its way there.
+    fn close_rings(&mut self) {
+        if !self.rings.look_for_unused() {
+            return;
+        }
+        self.accepts_cancelled = true;
+        while let Some(ring) = self.rings.closable() {
+            if !self.shared.mesh.withdraw_ring(shard(self.me), ring) {
+                self.seen.rings_kept += 1;
+                return;
+            }
+            self.rings.close(ring);
+            self.seen.rings_closed += 1;
         }
     }
 
     fn wait(&mut self) {
         let turn = self.turn;
+        // Rings are looked at for being empty turn by turn.
         let is_busy = !self.held.is_empty()
+            || self.rings.count() > 1
             || self.links.iter().any(|(_, _, link)| {
                 link.starved.is_some()
                     || link.paused_until >= turn
@@ -308,36 +335,39 @@ impl Host {
 
     fn on_handed_over(&mut self, connection: ConnectionId, result: Result<Descriptor, Errno>) {
         let link = link_of(&mut self.links, connection);
-        let Moving::UnderWay { to, tried } = link.moving else { panic!("it was asked for: {link:?}") };
-        match result {
-            Ok(there) => {
-                self.rings.at(link.ring).close(link.descriptor);
-                self.seen.handed_over += 1;
-                self.seen.handed_over_with_bytes += usize::from(!link.pending.is_empty());
-                let link = self.links.remove(connection.slot, connection.generation).expect("found above");
-                self.door.send(link.moved(to, there)).expect("the other host lives as long");
-                self.ring_doorbell();
-            }
-            Err(error) => {
-                assert_eq!(error, Errno::ENFILE, "the other table is full");
-                let theirs = self.shared.rings(1 - self.me);
-                if tried < theirs.len() {
-                    self.seen.hand_overs_again += 1;
-                    let to = (to + 1) % theirs.len();
-                    link.moving = Moving::UnderWay { to, tried: tried + 1 };
-                    self.rings.at(link.ring).hand_over(connection, link.descriptor, theirs[to]);
-                } else {
-                    link.moving = Moving::No;
-                    self.seen.hand_overs_refused += 1;
-                }
-            }
-        }
+        let Moving::UnderWay { to, attempt } = link.moving else { panic!("it was asked for: {link:?}") };
+        let Ok(there) = result else {
+            assert_eq!(result, Err(Errno::ENFILE), "the other table is full");
+            self.shared.mesh.leave_ring(shard(1 - self.me), to);
+            let begins = self.begin_hand_over(connection, attempt + 1);
+            self.seen.hand_overs_again += usize::from(begins);
+            self.seen.hand_overs_refused += usize::from(!begins);
+            return;
+        };
+        self.rings.at(link.ring).close(link.descriptor);
+        self.seen.handed_over += 1;
+        self.seen.handed_over_with_bytes += usize::from(!link.pending.is_empty());
+        let link = self.links.remove(connection.slot, connection.generation).expect("found above");
+        self.door.send(link.moved(to, there)).expect("the other host lives as long");
+        self.ring_doorbell();
+    }
+
+    /// Copies a socket to the ring of the other host that is the next to try, if there is one.
+    fn begin_hand_over(&mut self, connection: ConnectionId, mut attempt: usize) -> bool {
+        let link = link_of(&mut self.links, connection);
+        let Some((to, ring)) = self.shared.mesh.enter_ring(shard(1 - self.me), &mut attempt) else {
+            link.moving = Moving::No;
+            return false;
+        };
+        link.moving = Moving::UnderWay { to, attempt };
+        self.rings.at(link.ring).hand_over(connection, link.descriptor, ring);
+        true
     }
 
     /// Wakes the other host, in the ring it waits in.
     fn ring_doorbell(&mut self) {
-        if let Some(first) = self.shared.rings(1 - self.me).first() {
-            self.rings.at(0).ring_doorbell(*first);
+        if let Some(first) = self.shared.mesh.doorbell(shard(1 - self.me)) {
+            self.rings.at(0).ring_doorbell(first);
         }
     }
 
@@ -376,14 +406,9 @@ impl Host {
     fn hand_over(&mut self, connection: ConnectionId) {
         let link = link_of(&mut self.links, connection);
         if link.moving == Moving::Wanted && !link.armed && link.send.is_none() {
-            let theirs = self.shared.rings(1 - self.me);
-            if theirs.is_empty() {
-                // It is about to begin.
-                return;
-            }
-            let to = self.rng.size(0, theirs.len() - 1);
-            link.moving = Moving::UnderWay { to, tried: 1 };
-            self.rings.at(link.ring).hand_over(connection, link.descriptor, theirs[to]);
+            // Any of its rings, and those behind it. It may be about to begin, without one.
+            let attempt = self.rng.size(0, RINGS - 1);
+            self.begin_hand_over(connection, attempt);
         }
     }
 
@@ -449,8 +474,8 @@ impl Host {
 
     /// Lets as many starved connections of each ring try again as it has buffers, in the order they starved.
     fn feed_starved(&mut self) {
-        for ring in 0..self.rings.len() {
-            for _ in 0..self.rings.at(ring).published() {
+        for ring in 0..self.rings.end() {
+            for _ in 0..self.rings.published(ring) {
                 let starved = self.links.iter().filter(|(_, _, link)| link.ring == ring).filter_map(
                     |(slot, generation, link)| {
                         link.starved.map(|since| (since, ConnectionId { slot, generation }))
@@ -462,14 +487,14 @@ impl Host {
         }
     }
 
-    /// Mostly accepts no more than fit, where there is most room; now and then it does not look.
+    /// Mostly accepts no more than fit, where there is room; now and then it does not look.
     fn keep_accepting(&mut self) {
         if self.listener.is_none() {
             return;
         }
         let in_flight = self.accepts();
         let Some(listener) = &self.listener else { return };
-        let (ring, _) = self.rings.roomiest();
+        let (ring, _) = self.rings.roomy();
         self.seen.waits_for_room += usize::from(self.rings.at(ring).descriptors_free() == 0);
         self.accepts_cancelled &= in_flight > 0;
         if self.accepts_cancelled {
@@ -489,13 +514,12 @@ impl Host {
 
     fn cancel_accepts(&mut self) {
         self.accepts_cancelled = true;
-        for ring in 0..self.rings.len() {
-            self.rings.at(ring).cancel_accepts();
-        }
+        self.rings.cancel_accepts();
     }
 
     fn accepts(&mut self) -> usize {
-        (0..self.rings.len()).map(|ring| self.rings.at(ring).accepts()).sum()
+        let open = (0..self.rings.end()).filter(|ring| self.rings.is_open(*ring)).collect::<Vec<_>>();
+        open.into_iter().map(|ring| self.rings.at(ring).accepts()).sum()
     }
 
     fn stop_accepting(&mut self) {
@@ -516,7 +540,7 @@ impl Host {
 
     /// What each ring says it has, and what it must have.
     fn tally(&mut self) {
-        for index in 0..self.rings.len() {
+        for index in 0..self.rings.end() {
             let links = self.links.iter().map(|(_, _, link)| link).filter(|link| link.ring == index);
             let (mut all, mut sends, mut others) = (0, 0, 0);
             for link in links {
@@ -525,6 +549,10 @@ impl Host {
                 others += usize::from(link.armed) + usize::from(link.is_under_way());
             }
             let held = self.held.iter().filter(|(ring, _)| *ring == index).count();
+            if !self.rings.is_open(index) {
+                assert_eq!(all + held, 0, "nothing is left of a ring that was closed");
+                continue;
+            }
             let reserved = self.rings.reserved(index);
             let ring = self.rings.at(index);
             let permanent = if index == 0 { PERMANENT as usize } else { 0 };
@@ -537,14 +565,8 @@ impl Host {
     }
 }
 
-impl Shared {
-    fn publish(&self, host: usize, ring: RingFd) {
-        self.rings[host].lock().expect("nobody panics with it").push(ring);
-    }
-
-    fn rings(&self, host: usize) -> Vec<RingFd> {
-        self.rings[host].lock().expect("nobody panics with it").clone()
-    }
+fn shard(host: usize) -> ShardId {
+    ShardId(u16::try_from(host).expect("there are two"))
 }
 
 /// The connection a completion is about: it is kept until nothing of it is in flight, so nothing comes late.

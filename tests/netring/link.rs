@@ -44,10 +44,10 @@ pub(crate) enum Moving {
     No,
     /// Once nothing is in flight.
     Wanted,
-    /// The socket is being copied into this ring of the other host, one of as many it was tried with.
+    /// The socket is being copied into this ring of the other host, which is the one for this attempt.
     UnderWay {
         to: usize,
-        tried: usize,
+        attempt: usize,
     },
 }
 

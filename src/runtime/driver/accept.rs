@@ -1,4 +1,4 @@
-//! Accepting: several accepts in flight a listener, in the ring with most room, paused while no ring has any.
+//! Accepting: several accepts in flight a listener, in the first ring with room, paused while no ring has any.
 
 use super::Driver;
 use super::sockets::Socket;
@@ -72,8 +72,9 @@ impl Driver {
         let Some(listener) = self.listeners.get_mut(listener as usize) else { return };
         listener.in_flight -= 1;
         match error {
-            // The client has given up already, or its network has: the next one may be luckier.
-            Errno::ECONNABORTED
+            // Cancelled in a ring that is not used any more; or the client has given up already, or its network has: the next one may be luckier.
+            Errno::ECANCELED
+            | Errno::ECONNABORTED
             | Errno::EPROTO
             | Errno::EPERM
             | Errno::ETIMEDOUT
@@ -115,10 +116,10 @@ impl Driver {
         }
     }
 
-    /// Asks for connections in the roomiest ring. Says whether a listener has to go without for want of room.
+    /// Asks for connections in the ring that has room. Says whether a listener has to go without for want of room.
     fn accept(&mut self) -> bool {
         let each = self.accepts_each();
-        let (ring, room) = self.rings.roomiest();
+        let (ring, room) = self.rings.roomy();
         let free = self.rings.at(ring).descriptors_free();
         self.move_landing(ring, free);
         let net = self.rings.at(ring);
@@ -178,9 +179,7 @@ impl Driver {
 
     /// Accepts nothing more.
     pub(super) fn stop_accepting(&mut self) {
-        for ring in 0..self.rings.len() {
-            self.rings.at(ring).cancel_accepts();
-        }
+        self.rings.cancel_accepts();
         // Closing the sockets lets clients know at once; those in the queue are reset.
         self.listeners.clear();
     }
@@ -193,7 +192,7 @@ impl Driver {
             }
             Err(error) => {
                 self.rings.stop_opening();
-                let rings = self.rings.len();
+                let rings = self.rings.count();
                 tracing::warn!(
                     rings,
                     "no further network ring can be opened: {error}; raise the descriptor limit (`ulimit -n`, systemd \

@@ -23,7 +23,7 @@ impl Driver {
             number: self.reporting,
             report: *report,
             receive_buffer_bytes: self.rings.receive_buffer_bytes(),
-            rings: self.rings.len() as u64,
+            rings: self.rings.count() as u64,
             log: self.log_state(),
         };
         self.desk.answer(self.id, Answer::Report(Box::new(reply)));

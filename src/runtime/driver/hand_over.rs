@@ -20,7 +20,7 @@ pub(super) struct Move {
     descriptor: Descriptor,
     to: ShardId,
     hand_over: HandOver,
-    /// How many of the target's rings were full.
+    /// How many of the target's rings were full, or closed.
     attempt: usize,
     /// How often all of them were.
     rounds: u8,
@@ -41,7 +41,7 @@ impl Driver {
 
     fn try_hand_over(&mut self, connection: ConnectionId) {
         let Some(moving) = self.moves.get_mut(&connection) else { return };
-        if let Some((landing, ring_fd)) = self.mesh.landing(moving.to, moving.attempt) {
+        if let Some((landing, ring_fd)) = self.mesh.enter_ring(moving.to, &mut moving.attempt) {
             moving.landing = landing;
             self.rings.at(moving.ring).hand_over(connection, moving.descriptor, ring_fd);
         } else if moving.rounds < ROUNDS_MAX && self.leaving.is_none() {
@@ -64,6 +64,7 @@ impl Driver {
         let Ok(descriptor) = result else {
             // A full table, at worst: the target's next ring may have room.
             if let Some(moving) = self.moves.get_mut(&connection) {
+                self.mesh.leave_ring(moving.to, moving.landing);
                 moving.attempt += 1;
             }
             return self.try_hand_over(connection);
@@ -89,6 +90,8 @@ impl Driver {
     pub(super) fn on_arrival(&mut self, arrival: Arrival) {
         let Arrival { ring, descriptor, hand_over } = arrival;
         self.rings.at(ring).adopt(descriptor);
+        // From here on the ring knows by itself that it has to stay open.
+        self.mesh.leave_ring(self.id, ring);
         match self.shard.handle_handed_over(self.now, hand_over) {
             Some(connection) => self.adopt(connection, ring, descriptor),
             None => self.rings.at(ring).close(descriptor),

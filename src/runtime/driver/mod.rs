@@ -204,7 +204,7 @@ impl Driver {
         self.turn = self.turn.wrapping_add(1);
         self.unthrottle();
         let mut completions = mem::take(&mut self.completions);
-        for ring in 0..self.rings.len() {
+        for ring in 0..self.rings.end() {
             self.rings.reap(ring, &mut completions);
             for completion in completions.drain(..) {
                 self.on_completion(ring, completion);

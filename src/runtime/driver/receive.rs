@@ -131,8 +131,8 @@ impl Driver {
             return;
         }
         let mut buffers = [0u16; RINGS_MAX];
-        for (ring, count) in buffers.iter_mut().enumerate().take(self.rings.len()) {
-            *count = self.rings.at(ring).published();
+        for (ring, count) in buffers.iter_mut().enumerate().take(self.rings.end()) {
+            *count = self.rings.published(ring);
         }
         for _ in 0..self.starved.len() {
             let connection = self.starved.pop_front().expect("counted");

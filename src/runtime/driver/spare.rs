@@ -1,4 +1,5 @@
-//! Giving memory back: to the allocator when many clients have gone, to the system when a shard is quiet again.
+//! Giving memory back: to the allocator when many clients have gone, to the system when a shard is quiet again; and whole rings that have
+//! had no sockets for a while.
 //!
 //! Looked at every few seconds while anything happens at all; a shard where nothing happens is not woken for it.
 
@@ -65,15 +66,40 @@ impl Driver {
         self.sockets.shrink();
         self.spare.was_busy |= !was_quiet;
         let ends_being_busy = is_quiet && self.spare.was_busy;
-        if freed_much || ends_being_busy {
+        let finds_unused = self.leaving.is_none() && self.rings.look_for_unused();
+        let closed_some = finds_unused && self.close_rings();
+        if freed_much || ends_being_busy || closed_some {
             self.rings.release_buffers();
             memory::collect();
         }
         if is_quiet {
             self.spare.was_busy = false;
         }
-        // Once more after it was busy, to see whether it has become quiet.
-        self.spare.at = self.spare.was_busy.then(|| self.now.mono.plus_ms(EVERY_MS));
+        // Once more after it was busy, to see whether it has become quiet, and until rings without sockets are closed.
+        self.spare.at = (self.spare.was_busy || finds_unused).then(|| self.now.mono.plus_ms(EVERY_MS));
+    }
+
+    /// Closes further rings that have had no sockets for a while; says whether there were any.
+    fn close_rings(&mut self) -> bool {
+        let before = self.rings.count();
+        while let Some(ring) = self.rings.closable() {
+            if !self.mesh.withdraw_ring(self.id, ring) {
+                // A connection is on its way there.
+                break;
+            }
+            self.rings.close(ring);
+        }
+        let rings = self.rings.count();
+        if rings < before {
+            tracing::debug!(
+                shard = self.id.0,
+                rings,
+                "closed {} network rings without sockets",
+                before - rings
+            );
+            self.limit_clients();
+        }
+        rings < before
     }
 
     fn shrink_queues(&mut self) {

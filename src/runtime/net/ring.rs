@@ -26,9 +26,23 @@ use std::{fmt, io, mem};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Descriptor(pub u32);
 
-/// Names a ring to the other rings of the process. Once the ring is gone, what is sent to it fails.
+/// Names a ring to the other rings of the process, while it is open: then the number may be another's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RingFd(pub(super) RawFd);
+
+impl RingFd {
+    /// As a number, which is not [`u32::MAX`].
+    #[allow(clippy::cast_sign_loss, reason = "descriptors are not negative")]
+    pub(in crate::runtime) fn bits(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// From what [`bits`](Self::bits) gave.
+    #[allow(clippy::cast_possible_wrap, reason = "descriptors are not negative")]
+    pub(in crate::runtime) fn from_bits(bits: u32) -> Self {
+        Self(bits as RawFd)
+    }
+}
 
 /// The sizes of a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,6 +194,21 @@ impl NetRing {
     pub fn end_sending(&mut self, connection: ConnectionId, descriptor: Descriptor) {
         let entry = opcode::Shutdown::new(types::Fixed(descriptor.0), libc::SHUT_WR).build();
         self.push(Tag::of(Op::EndSending, connection), entry);
+    }
+
+    /// Whether it has no sockets and nothing to do but to accept; `spare` receive buffers were never published.
+    #[must_use]
+    pub fn is_unused(&self, spare: usize) -> bool {
+        let has_buffers =
+            usize::from(self.buffer_ring.published()) + spare == usize::from(self.buffers.count());
+        let accepts_only = self.outstanding as usize == self.accepts.len() && self.sends.is_empty();
+        has_buffers && accepts_only && self.descriptors_used == 0
+    }
+
+    /// Whether nothing at all is in flight, queued, or to be reaped.
+    #[must_use]
+    pub fn is_idle(&mut self) -> bool {
+        self.outstanding == 0 && self.retries.is_empty() && !self.is_pending() && !self.is_complete()
     }
 
     /// Operations that have not completed for the last time.
