@@ -83,11 +83,14 @@ pub struct Acks {
     waiting: VecDeque<Waiting>,
     /// Sequence number of the first one that waits.
     first: u64,
+    /// One that waits, and will be sent, is a refusal.
+    has_refused: bool,
 }
 
 impl Acks {
     /// Puts one at the end that waits for `missing` targets more; gives its sequence number.
     pub fn push(&mut self, ready: Ready, missing: u32) -> u64 {
+        self.has_refused |= ready.outcome.is_refusal();
         self.waiting.push_back(Waiting { ready, missing, is_muted: false, repetition: None });
         self.first + self.waiting.len() as u64 - 1
     }
@@ -103,7 +106,9 @@ impl Acks {
         let waiting = self.at_mut(sequence)?;
         waiting.ready.outcome = waiting.ready.outcome.and(outcome);
         waiting.missing = waiting.missing.saturating_sub(1);
-        (waiting.missing == 0).then_some(waiting.ready)
+        let ready = (waiting.missing == 0).then_some(waiting.ready);
+        self.has_refused |= !waiting.is_muted && waiting.ready.outcome.is_refusal();
+        ready
     }
 
     /// There is something more to wait for.
@@ -129,6 +134,14 @@ impl Acks {
     /// The connection is gone: nothing that waits is sent.
     pub fn mute(&mut self) {
         self.waiting.iter_mut().for_each(|waiting| waiting.is_muted = true);
+        self.has_refused = false;
+    }
+
+    /// Whether this connection has sent a publish that is refused. Where that closes it, nothing behind it may be taken: it all comes
+    /// again, in its order.
+    #[must_use]
+    pub fn has_refused(&self) -> bool {
+        self.has_refused
     }
 
     /// A packet was sent again. Whether an acknowledgement of it waits, and will be sent: on this connection it does; or it was

@@ -93,8 +93,10 @@ impl Shard {
     ) -> Result<(), Violation> {
         let id = self.sessions.id_at(session).expect("the connection's session exists");
         let entry = self.sessions.at_mut(session).expect("the connection's session exists");
+        let is_v5 = entry.version.is_v5();
         let incoming = entry.incoming.get_or_insert_default();
         let qos = message.head.qos;
+        let follows_refused = !is_v5 && incoming.acks.has_refused();
         if !incoming.acks.is_empty()
             && incoming.acks.repeat(Ready { packet_id, qos, outcome: Outcome::default() })
         {
@@ -104,14 +106,12 @@ impl Shard {
         let repeated = qos == QoS::ExactlyOnce && incoming.received.contains(packet_id);
         if !repeated {
             // [MQTT-3.3.4-7]
-            if entry.version.is_v5()
-                && incoming.unacknowledged >= u32::from(self.options.session.receive_maximum)
-            {
+            if is_v5 && incoming.unacknowledged >= u32::from(self.options.session.receive_maximum) {
                 return Err(Violation::ReceiveMaximum);
             }
             incoming.unacknowledged = incoming.unacknowledged.saturating_add(1);
             // What is refused begins nothing that a repetition could be part of.
-            if qos == QoS::ExactlyOnce && !refuses {
+            if qos == QoS::ExactlyOnce && !refuses && !follows_refused {
                 incoming.received.insert(packet_id);
             }
         }
@@ -119,6 +119,8 @@ impl Shard {
         let (outcome, asked) = if repeated {
             // [MQTT-4.3.3-10]
             (Outcome { matched: true, taken: true, ..Outcome::default() }, Asked::default())
+        } else if follows_refused {
+            (Outcome { refused: true, ..Outcome::default() }, Asked::default())
         } else if refuses {
             self.counters.refused_overload += 1;
             self.met_by(Limit::MemoryForPublish, Some(session));

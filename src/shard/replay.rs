@@ -15,7 +15,7 @@ use super::connection::Links;
 use super::peer::{PeerMessage, Scan};
 use super::routing::{Routing, Target};
 use crate::base::topic::{has_wildcard, matches};
-use crate::base::{Message, QoS, SessionId, ShardId, VhostId};
+use crate::base::{Message, MessageRef, QoS, SessionId, ShardId, VhostId};
 use crate::queue::{GroupRef, Identifiers};
 use crate::route::Subscriber;
 use crate::route::retained::Cursor;
@@ -47,6 +47,13 @@ pub(super) struct Replay {
     parking: bool,
 }
 
+impl Replay {
+    /// Whether it may have something of this message's topic.
+    fn matches(&self, message: &MessageRef<'_>) -> bool {
+        self.what.vhost == message.head.vhost && matches(&self.what.filter, message.topic)
+    }
+}
+
 /// A session's live messages that wait for replays, in order.
 #[derive(Debug, Default)]
 pub(super) struct Parking {
@@ -72,6 +79,8 @@ pub(super) struct HeldScan {
 
 impl Shard {
     pub(super) fn start_replay(&mut self, session: SessionId, what: NewReplay) {
+        // What waits may have come to a subscription that was gone for a while: what is retained by now is newer.
+        self.release_parked(session);
         let homes: Vec<ShardId> = if has_wildcard(&what.filter) {
             (0..self.shards).map(ShardId).collect()
         } else {
@@ -244,16 +253,20 @@ impl Shard {
         self.keep_for(None, &mut routing, outcome);
     }
 
-    /// A replay of the session is over: delivers what waits, if no other replay holds it back. Those that run treat it as any
-    /// live message: what they have of its topic is older.
+    /// A replay of the session is over: delivers what waits, if no other replay holds it back.
     fn deliver_parked(&mut self, session: SessionId) {
         let Some(entry) = self.sessions.get_mut(session) else { return };
-        let Some(extra) = &mut entry.extra else { return };
+        let Some(extra) = &entry.extra else { return };
         let is_parking = |slot: &u32| self.replays.at(*slot).is_some_and(|replay| replay.parking);
-        if extra.replays.iter().any(is_parking) {
-            return;
+        if !extra.replays.iter().any(is_parking) {
+            self.release_parked(session);
         }
-        let Some(parking) = extra.parking.take() else { return };
+    }
+
+    /// Delivers what waits. Replays that run note all of it, however much that is: what they have of its topics is older.
+    fn release_parked(&mut self, session: SessionId) {
+        let Some(entry) = self.sessions.get_mut(session) else { return };
+        let Some(parking) = entry.extra.as_mut().and_then(|extra| extra.parking.take()) else { return };
         entry.drop_empty_extra();
         for Parked { target, message, group } in parking.parked {
             if self.sessions.get_mut(session).is_none() {
@@ -263,14 +276,27 @@ impl Shard {
             self.scratch.encoded.v5.clear();
             let message_ref = message.as_ref().as_ref();
             let topic_hash = self.trie.topic_hash(message_ref.head.vhost, message_ref.topic);
+            self.note_for_replays(session, &message_ref, topic_hash);
             let shared = Some(Arc::clone(&message));
             let mut routing = Routing::new(&message_ref, topic_hash, shared);
-            let outcome = self.deliver_to_session(session.slot, &target, &mut routing, group);
+            let outcome = self.deliver_now(session.slot, &target, &mut routing, group);
             if outcome.is_refusal() {
                 self.settle_group(group);
             }
             // Its session may be on disk by now.
             self.keep_for(None, &mut routing, outcome);
+        }
+    }
+
+    fn note_for_replays(&mut self, session: SessionId, message: &MessageRef<'_>, topic_hash: u64) {
+        let extra = self.sessions.get_mut(session).and_then(|entry| entry.extra.as_ref());
+        for slot in extra.map_or(&[][..], |extra| &extra.replays) {
+            if let Some(replay) = self.replays.at_mut(*slot)
+                && message.head.retain
+                && replay.matches(message)
+            {
+                replay.noted.insert(topic_hash);
+            }
         }
     }
 
@@ -306,7 +332,7 @@ impl Shard {
             && extra.parking.as_ref().is_some_and(|parking| parking.topics.contains(&routing.topic_hash));
         for slot in &extra.replays {
             let Some(replay) = self.replays.at_mut(*slot) else { continue };
-            if replay.what.vhost != message.head.vhost || !matches(&replay.what.filter, message.topic) {
+            if !replay.matches(message) {
                 continue;
             }
             if message.head.retain {

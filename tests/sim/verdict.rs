@@ -67,8 +67,7 @@ impl World {
 
     /// QoS 0 reaches who is there all the while, if it got through to the broker: the observer tells.
     fn judge_qos0(&self) -> Result<(), String> {
-        // Backlogs that reach the default bounds need large messages.
-        if self.drops_qos0() || self.swarm.load.large_payloads {
+        if self.may_drop_qos0() {
             return Ok(());
         }
         let observed = self.tags_of(OBSERVER);
@@ -200,7 +199,7 @@ impl World {
         let qos = values.clone().map(|p| p.qos).min().unwrap_or_default().min(by.qos);
         let connected = polite.attempts.iter().map(|attempt| attempt.accepted_step).max().unwrap_or(0);
         // QoS 0 is not kept for a client that is away.
-        if qos == QoS::AtMostOnce && (connected > granted || self.drops_qos0()) {
+        if qos == QoS::AtMostOnce && (connected > granted || self.may_drop_qos0()) {
             return Ok(());
         }
         // Who came after the clear has nothing to see.
@@ -231,8 +230,10 @@ impl World {
             if publication.topic == topic && publication.sent.is_some() {
                 let value = (!publication.is_clear).then_some(tag);
                 let refused = publication.acked.is_some_and(|(_, reason)| reason.is_error());
-                // After a crash what is repeated may overwrite what came behind it and is not.
-                let was_repeated = !self.crashes.is_empty() && publication.attempts > 1;
+                // After a crash what is repeated may overwrite what came behind it and is not; what was refused, and is sent again
+                // as that was not heard, comes behind what was sent later.
+                let may_be_late = !self.crashes.is_empty() || self.oracle.may_refuse;
+                let was_repeated = may_be_late && publication.attempts > 1;
                 if publication.acked.is_some() && !refused && !was_repeated {
                     candidates.clear();
                 }
@@ -250,6 +251,11 @@ impl World {
             return Ok(());
         }
         Err(format!("{topic} has {truth:?}, accepted was one of {candidates:?}"))
+    }
+
+    fn may_drop_qos0(&self) -> bool {
+        // Backlogs that reach the default bounds need large messages.
+        self.drops_qos0() || self.swarm.load.large_payloads
     }
 
     pub(crate) fn drops_qos0(&self) -> bool {

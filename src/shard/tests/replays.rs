@@ -179,3 +179,25 @@ fn the_send_quota_begins_anew_with_each_connection() {
     let got = world.take(second).concat();
     assert!(got.contains("DISCONNECT ReceiveMaximumExceeded"), "a third is one too many: {got}");
 }
+
+#[test]
+fn what_waits_of_a_subscription_that_was_gone_for_a_while_comes_before_what_is_retained_since() {
+    let (mut world, publisher, subscriber) = slow_world();
+    for filter in ["r/#", "r/b"] {
+        world.subscribe(subscriber, filter, QoS::AtLeastOnce);
+    }
+    world.publish(publisher, "r/b", "new", QoS::AtLeastOnce, 1, true);
+    world.publish(publisher, "r/e", "new", QoS::AtLeastOnce, 1, true);
+    unsubscribe(&mut world, subscriber, "r/#");
+    world.publish(publisher, "r/e", "newer", QoS::AtLeastOnce, 1, true);
+    let mut bytes = Vec::new();
+    let filter = SubscribeFilter::new("r/e", QoS::AtLeastOnce);
+    codec::encode_subscribe(packet_id(7), None, &[filter], Version::V5, &mut bytes);
+    world.send(subscriber, &bytes);
+    let mut got = Vec::new();
+    // What came so far was taken when it subscribed: the window is full.
+    world.ack(subscriber, AckKind::PubAck, 1);
+    got.extend(drain(&mut world, subscriber));
+    let last = |topic: &str| got.iter().rfind(|line| line.starts_with(topic)).map(String::as_str);
+    assert_eq!((last("r/b"), last("r/e")), (Some("r/b new"), Some("r/e newer")), "{got:?}");
+}

@@ -288,3 +288,24 @@ fn a_retained_message_that_a_disk_refuses_is_not_acknowledged() {
         assert_eq!(world.subscribe(late, "t", QoS::AtMostOnce)[1..], ["PUBLISH t old q0 retain"]);
     }
 }
+
+#[test]
+fn nothing_is_taken_behind_a_publish_that_is_refused_in_silence() {
+    for (version, wants) in [(Version::V311, vec!["1"]), (Version::V5, vec!["1", "3"])] {
+        let options = options();
+        let mut world = World::durable(1, &options);
+        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
+        world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+        let publisher = world.connect(0, version, "publisher");
+        world.hold_disks(true);
+        for (id, is_full) in [(1, false), (2, true), (3, false)] {
+            world.shards[0].handle_disk_space(world.now, is_full);
+            world.publish(publisher, "t", &id.to_string(), QoS::AtLeastOnce, id, false);
+        }
+        world.hold_disks(false);
+        let wants: Vec<String> =
+            (1..).zip(wants).map(|(id, payload)| format!("PUBLISH t {payload} q1 id={id}")).collect();
+        assert_eq!(world.take(subscriber), wants);
+        assert_eq!(world.clients[publisher].closed, !version.is_v5());
+    }
+}
