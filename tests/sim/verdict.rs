@@ -282,11 +282,11 @@ impl World {
                 let excused = &self.oracle.excused_clients;
                 let is_excused = excused.contains(&client) || excused.contains(&OBSERVER);
                 let fate = if is_excused || self.oracle.is_excused(tag) { Fate::May } else { fate };
+                // A crash may leave a session with its will, and the copy that was to outlive it.
+                let most = 1 + 2 * crashes;
                 let right = match fate {
-                    Fate::Must if crashes > 0 => {
-                        (1..=1 + crashes).contains(&count) || (self.may_drop(tag) && count <= 1 + crashes)
-                    }
-                    Fate::May if crashes > 0 => count <= 1 + crashes,
+                    Fate::Must if crashes > 0 => count <= most && (count > 0 || self.may_drop(tag)),
+                    Fate::May if crashes > 0 => count <= most,
                     Fate::Must => count == 1 || (self.may_drop(tag) && count == 0),
                     Fate::Never => count == 0,
                     Fate::May => count <= 1,
