@@ -192,11 +192,16 @@ impl Log {
         Ok(true)
     }
 
-    /// Something has begun with a message in a stream, under a tag; 0 takes it back.
+    /// Something has begun with a message in a stream, under a tag; 0 takes it back. What the stream has settled is on disk no later:
+    /// the tag may have been that of one of those.
     ///
     /// # Errors
     /// If the record is not taken.
     pub fn mark(&mut self, stream: StreamId, number: MessageNumber, tag: u64) -> Result<Sequence, Refused> {
+        // With what comes next is not soon enough where a new segment ends the commit.
+        if self.index.streams.get(stream).is_some_and(|stream| stream.pending_ack != 0) {
+            self.flush()?;
+        }
         let size = bound(0)?;
         self.make_room(size, false)?;
         if self.index.mark(stream, number, tag) {

@@ -117,6 +117,29 @@ fn what_was_left_is_there_after_a_restart() {
 }
 
 #[test]
+fn what_was_settled_before_a_mark_is_not_there_again_with_its_tag() {
+    let mut disk = TestDisk::default();
+    let mut log = open(&mut disk, options(), 1).log;
+    let a = session(&mut log, "a");
+    let [one, two] = [b"1", b"2"].map(|payload| log.append(&message("t", payload), &mut vec![holder(a, 0)]));
+    let (one, two) = (one.unwrap().0, two.unwrap().0);
+    log.mark(a, one, 5).unwrap();
+    settle(&mut log, &mut disk);
+    log.acknowledge(a, one).unwrap();
+    let marked = log.mark(a, two, 5).unwrap();
+    // Another segment, and another commit.
+    let large = vec![0; SEGMENT_BYTES_MIN as usize - 10_000];
+    let (_, later) = log.append(&message("t", &large), &mut vec![holder(a, 0)]).unwrap();
+    assert!(marked < later);
+    while log.committed() < marked {
+        let output = log.poll_output().expect("the mark is not on disk yet");
+        log.handle_disk(disk.carry_out(&output));
+    }
+    let log = open(&mut disk, options(), 2).log;
+    assert_eq!(log.messages(a).collect::<Vec<_>>(), [(two, 5)]);
+}
+
+#[test]
 fn a_message_is_stored_once_for_all_its_holders_and_costs_few_bytes_of_memory() {
     let mut disk = TestDisk::default();
     let mut log = open(&mut disk, Options { segment_bytes: 8 << 20, ..options() }, 1).log;
