@@ -222,6 +222,8 @@ impl Shard {
 
     /// The session is over: its subscriptions go, what it did not settle of shared subscriptions goes back, its will is due.
     pub(super) fn end_session(&mut self, session: u32) {
+        // On disk they end with their stream: were each taken out by itself, a crash might bring back a session with some of them.
+        let states = self.take_subscription_states(session);
         // Taken first: taking each out of a long list by itself would be quadratic.
         let filters = self.sessions.at_mut(session).map(|entry| std::mem::take(&mut entry.filters));
         for filter in filters.unwrap_or_default().as_slice() {
@@ -230,7 +232,7 @@ impl Shard {
         self.leave_groups(session);
         self.cancel_replays(session);
         let is_kept = self.sessions.at(session).is_some_and(|entry| entry.durable.is_some());
-        self.end_stream(session);
+        self.end_stream(session, states);
         self.sessions.unlist(session);
         let Some(entry) = self.sessions.at_mut(session) else { return };
         entry.ended = true;

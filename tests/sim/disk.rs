@@ -4,7 +4,7 @@
 //! Writes and syncs come one at a time, as the log asks for them; reads, `Create` and `Remove` overtake them and each other.
 
 use crate::rng::Rng;
-use crate::rot::tags_in;
+use crate::rot::{tags_in, topics_in};
 use crate::world::{Event, World};
 use quelea::log::{Disk, DiskError, DiskReply, Options, SegmentId, SyncMode};
 use std::collections::BTreeMap;
@@ -434,6 +434,8 @@ impl World {
         self.note(format_args!("disk {shard}: {segment} {offset} cannot be read"));
         let mut tags = tags_in(self.drives[shard].bytes(*segment, *offset, *bytes));
         self.oracle.excused.append(&mut tags);
+        // A clear has no tag.
+        self.oracle.excused_topics.extend(topics_in(self.drives[shard].bytes(*segment, *offset, *bytes)));
         DiskReply::Read { id: *id, result: Err(DiskError::Failed) }
     }
 

@@ -309,7 +309,10 @@ impl Oracle {
         }
         // What was not acknowledged may be gone with a crash, though it was seen.
         let was_kept = match self.publications[*newest].acked {
-            Some((_, reason)) => !reason.is_error(),
+            // What was seen may have been of an attempt that was refused.
+            Some((_, reason)) => {
+                !reason.is_error() && !(self.may_refuse && self.publications[*newest].attempts > 1)
+            }
             None => self.crashes == 0 && !self.may_refuse,
         };
         if *newest > tag && was_kept {

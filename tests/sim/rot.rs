@@ -17,6 +17,9 @@ use quelea::shard::durable::format;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+/// Where a segment's header is, twice.
+const HEADERS: u32 = 8192;
+
 /// A byte of which a bit has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Rot {
@@ -84,6 +87,12 @@ pub(crate) fn tags_in(bytes: &[u8]) -> BTreeSet<usize> {
     ends.filter_map(tag).collect()
 }
 
+/// The retained topics that are named in these bytes.
+pub(crate) fn topics_in(bytes: &[u8]) -> BTreeSet<String> {
+    let is_topic = |name: &&[u8]| matches!(name, [b'r', b'/', one, b'/', other] if one.is_ascii_digit() && other.is_ascii_digit());
+    bytes.windows(5).filter(is_topic).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+}
+
 impl World {
     /// After a crash, now and then: a bit of what is on some disk.
     pub(crate) fn rot_disks(&mut self) {
@@ -147,6 +156,10 @@ impl World {
         if lost.is_empty() && clean.is_last_write(segment, offset) {
             lost.push(clean.write_of(segment, offset));
         }
+        // Without a header that can be read nobody knows that it was a segment.
+        if was.report.worn.contains(&segment) && offset < HEADERS {
+            lost.push(0..clean.size(segment));
+        }
         let bytes: Vec<u8> = lost
             .iter()
             .flat_map(|range| clean.bytes(segment, range.start, range.end - range.start).to_vec())
@@ -209,6 +222,7 @@ impl World {
     /// Of whom less is asked from now on.
     fn excuse(&mut self, was: &Contents, is: &Contents, bytes: &[u8]) {
         self.oracle.excused.append(&mut tags_in(bytes));
+        self.oracle.excused_topics.extend(topics_in(bytes));
         let mut streams = differing(&was.streams, &is.streams);
         streams.extend(differing(&was.messages, &is.messages).into_iter().map(|(stream, _)| stream));
         for id in differing(&was.states, &is.states) {

@@ -7,7 +7,7 @@ use super::gather::Then;
 use super::queue::message_of;
 use super::{Shard, Wait};
 use crate::base::{QoS, SessionId, ShardId};
-use crate::log::{FetchId, Fetched, MessageNumber, Origin, Sequence, StreamId};
+use crate::log::{FetchId, Fetched, MessageNumber, Origin, Sequence, StateId, StreamId};
 use crate::queue::GroupRef;
 use crate::session::Outcome;
 use hashbrown::HashMap;
@@ -68,7 +68,8 @@ impl Endings {
 
 impl Shard {
     /// The session is over: so is its stream, at once or when others have what it held of groups.
-    pub(in crate::shard) fn end_stream(&mut self, session: u32) {
+    /// `states`: what is kept of its subscriptions.
+    pub(in crate::shard) fn end_stream(&mut self, session: u32, states: Vec<StateId>) {
         let Some(member) = self.sessions.id_at(session) else { return };
         let unreleased = self.unreleased(session);
         let Some(entry) = self.sessions.at_mut(session) else { return };
@@ -93,7 +94,6 @@ impl Shard {
         format::put_session(&value, &mut durable.value);
         let _ = durable.log.reopen(kept.stream, &durable.value);
         self.note_end(client_hash, unreleased);
-        let states: Vec<_> = kept.subscriptions.iter().map(|(_, state)| *state).collect();
         states.into_iter().chain(kept.will).for_each(|state| self.clear_state(Some(state)));
         self.begin_ending(kept.stream, member);
     }

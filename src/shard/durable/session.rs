@@ -197,6 +197,13 @@ impl Shard {
         self.clear_state(Some(state));
     }
 
+    /// Takes out where a session's subscriptions are kept: what is done to them from now on leaves that alone.
+    pub(in crate::shard) fn take_subscription_states(&mut self, session: u32) -> Vec<StateId> {
+        let kept = self.sessions.at_mut(session).and_then(|entry| entry.durable.as_mut());
+        let subscriptions = kept.map(|kept| std::mem::take(&mut kept.subscriptions)).unwrap_or_default();
+        subscriptions.into_iter().map(|(_, state)| state).collect()
+    }
+
     /// Ends a state.
     pub(in crate::shard) fn clear_state(&mut self, state: Option<StateId>) {
         if let (Some(durable), Some(state)) = (&mut self.durable, state) {

@@ -1,5 +1,6 @@
 //! What is on disk: acknowledgements wait for it, and a crash loses nothing that was acknowledged.
 
+mod ending;
 mod repeated;
 mod space;
 
