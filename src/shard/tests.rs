@@ -207,20 +207,8 @@ impl World {
     }
 
     fn publish(&mut self, client: usize, topic: &str, payload: &str, qos: QoS, id: u16, retain: bool) {
-        let delivery = Delivery {
-            dup: false,
-            qos,
-            retain,
-            topic,
-            topic_alias: None,
-            packet_id: PacketId::new(id).filter(|_| qos > QoS::AtMostOnce),
-            expiry: None,
-            subscription_ids: &[],
-            properties: &[],
-            payload: payload.as_bytes(),
-        };
-        let mut bytes = Vec::new();
-        delivery.encode(self.clients[client].version, &mut bytes);
+        let delivery = Delivery { retain, ..delivery(topic, payload.as_bytes(), qos, id) };
+        let bytes = encoded(&delivery, self.clients[client].version);
         self.send(client, &bytes);
     }
 
@@ -240,6 +228,41 @@ impl World {
 
 fn packet_id(id: u16) -> PacketId {
     PacketId::new(id).unwrap()
+}
+
+/// A PUBLISH with nothing special to it, which others are made of; `id` is left out with QoS 0.
+fn delivery<'a>(topic: &'a str, payload: &'a [u8], qos: QoS, id: u16) -> Delivery<'a> {
+    Delivery {
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        topic_alias: None,
+        packet_id: PacketId::new(id).filter(|_| qos > QoS::AtMostOnce),
+        expiry: None,
+        subscription_ids: &[],
+        properties: &[],
+        payload,
+    }
+}
+
+fn encoded(delivery: &Delivery<'_>, version: Version) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    delivery.encode(version, &mut bytes);
+    bytes
+}
+
+/// A SUBSCRIBE with packet identifier 7.
+fn subscribe_bytes<const N: usize>(filters: [&str; N], qos: QoS, version: Version) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode_subscribe(
+        packet_id(7),
+        None,
+        &filters.map(|filter| SubscribeFilter::new(filter, qos)),
+        version,
+        &mut bytes,
+    );
+    bytes
 }
 
 fn show(packet: &Packet<'_>) -> String {
@@ -545,20 +568,7 @@ fn a_slow_subscriber_loses_qos_0_and_holds_up_nobody() {
     let packet = "x".repeat(1000);
     for _ in 0..100 {
         let place = world.clients[publisher].place.unwrap();
-        let mut bytes = Vec::new();
-        let delivery = Delivery {
-            dup: false,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            topic: "t",
-            topic_alias: None,
-            packet_id: None,
-            expiry: None,
-            subscription_ids: &[],
-            properties: &[],
-            payload: packet.as_bytes(),
-        };
-        delivery.encode(Version::V311, &mut bytes);
+        let bytes = encoded(&delivery("t", packet.as_bytes(), QoS::AtMostOnce, 0), Version::V311);
         world.shards[0].handle_bytes(world.now, place.1, &bytes);
         while let Some((id, buffer)) = world.shards[0].poll_send() {
             if id == slow_id {
@@ -622,21 +632,7 @@ fn a_member_gets_nothing_after_unsuback() {
 }
 
 fn publish_bytes(topic: &str, payload: &str) -> Vec<u8> {
-    let delivery = Delivery {
-        dup: false,
-        qos: QoS::AtMostOnce,
-        retain: false,
-        topic,
-        topic_alias: None,
-        packet_id: None,
-        expiry: None,
-        subscription_ids: &[],
-        properties: &[],
-        payload: payload.as_bytes(),
-    };
-    let mut bytes = Vec::new();
-    delivery.encode(Version::V5, &mut bytes);
-    bytes
+    encoded(&delivery(topic, payload.as_bytes(), QoS::AtMostOnce, 0), Version::V5)
 }
 
 #[test]

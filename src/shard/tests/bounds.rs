@@ -1,9 +1,9 @@
 //! Every bound that clients meet: as much as it allows, one more, and the line in the log that names its key. More about those of
 //! memory, sockets and other clients is in `limits` and `slow`.
 
-use super::World;
-use crate::base::{PacketId, QoS, Version};
-use crate::codec::{AckKind, Connect, Delivery};
+use super::{World, delivery, encoded};
+use crate::base::{QoS, Version};
+use crate::codec::{AckKind, Connect};
 use crate::queue::Overflow;
 use crate::shard::Options;
 use std::fmt::{Debug, Write as _};
@@ -197,21 +197,7 @@ fn seen(world: &mut World, client: usize) -> Vec<String> {
 }
 
 fn publish(topic: &str, payload: &[u8], qos: QoS, id: u16) -> Vec<u8> {
-    let delivery = Delivery {
-        dup: false,
-        qos,
-        retain: false,
-        topic,
-        topic_alias: None,
-        packet_id: PacketId::new(id).filter(|_| qos > QoS::AtMostOnce),
-        expiry: None,
-        subscription_ids: &[],
-        properties: &[],
-        payload,
-    };
-    let mut bytes = Vec::new();
-    delivery.encode(Version::V5, &mut bytes);
-    bytes
+    encoded(&delivery(topic, payload, qos, id), Version::V5)
 }
 
 fn connect_size(past: bool) -> Vec<String> {

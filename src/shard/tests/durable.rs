@@ -98,6 +98,51 @@ impl World {
         self.recover(options);
     }
 
+    /// A new client whose session outlives its connection, and what it subscribes to.
+    fn subscribed(&mut self, client_id: &str, filter: &str, qos: QoS) -> usize {
+        let (client, _) = self.connect_durable(0, client_id, true);
+        self.subscribe(client, filter, qos);
+        client
+    }
+
+    /// The same, and it goes away.
+    fn subscribed_and_away(&mut self, client_id: &str, filter: &str, qos: QoS) {
+        let client = self.subscribed(client_id, filter, qos);
+        self.drop_connection(client);
+    }
+
+    /// A client that comes back to its session, and what waits for it has arrived.
+    fn resumed(&mut self, client_id: &str) -> usize {
+        let (client, is_present) = self.connect_durable(0, client_id, false);
+        assert!(is_present, "the session of {client_id} is there");
+        self.settle();
+        client
+    }
+
+    /// A client whose session outlives its connection by a minute; its CONNACK is for the caller.
+    fn connect_kept(&mut self, entry: usize, client_id: &str, clean: bool) -> usize {
+        let mut connect = Connect::new(Version::V5, client_id, clean, 0);
+        connect.session_expiry = Some(60);
+        self.connect_with(entry, &connect)
+    }
+
+    /// Acknowledges deliveries with packets of these kinds until no more come; gives their payloads, which are numbers.
+    fn take_all(&mut self, client: usize, kinds: &[AckKind]) -> Vec<u16> {
+        let mut got = Vec::new();
+        loop {
+            let packets = self.take(client);
+            if packets.is_empty() {
+                return got;
+            }
+            for delivery in packets.iter().filter(|packet| packet.starts_with("PUBLISH")) {
+                let words: Vec<&str> = delivery.split(' ').collect();
+                got.push(words[2].parse().unwrap());
+                let id = words[4].strip_prefix("id=").unwrap().parse().unwrap();
+                kinds.iter().for_each(|kind| self.ack(client, *kind, id));
+            }
+        }
+    }
+
     /// A client whose session outlives its connection.
     pub(super) fn connect_durable(&mut self, entry: usize, client_id: &str, clean: bool) -> (usize, bool) {
         let mut connect = Connect::new(Version::V5, client_id, clean, 0);
@@ -115,12 +160,17 @@ impl World {
     }
 }
 
+/// A will on `will` with QoS 1.
+fn will(payload: &[u8], delay: u32) -> Will<'_> {
+    let properties = Default::default();
+    Will { qos: QoS::AtLeastOnce, retain: false, topic: "will", payload, delay, expiry: None, properties }
+}
+
 #[test]
 fn an_acknowledgement_waits_for_the_disk() {
     for shards in [1, 2, 3] {
         let mut world = World::durable(shards, &options());
-        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-        world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+        let subscriber = world.subscribed("subscriber", "t", QoS::AtLeastOnce);
         let publisher = world.connect(0, Version::V5, "publisher");
         world.hold_disks(true);
         world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
@@ -157,9 +207,7 @@ fn suback_and_connack_wait_for_the_disk() {
     world.hold_disks(false);
     assert_eq!(world.take(client).len(), 1);
     world.hold_disks(true);
-    let mut connect = Connect::new(Version::V5, "client", false, 0);
-    connect.session_expiry = Some(60);
-    let again = world.connect_with(1, &connect);
+    let again = world.connect_kept(1, "client", false);
     assert!(world.take(again).is_empty());
     world.hold_disks(false);
     assert_eq!(world.take(again), ["CONNACK Success true"]);
@@ -170,9 +218,7 @@ fn what_was_acknowledged_survives_a_crash() {
     for shards in [1, 2, 3] {
         let options = options();
         let mut world = World::durable(shards, &options);
-        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-        world.subscribe(subscriber, "t/#", QoS::ExactlyOnce);
-        world.drop_connection(subscriber);
+        world.subscribed_and_away("subscriber", "t/#", QoS::ExactlyOnce);
         let publisher = world.connect(0, Version::V5, "publisher");
         for n in 1..=5 {
             let qos = if n % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
@@ -197,8 +243,7 @@ fn what_was_acknowledged_survives_a_crash() {
 fn a_delivery_that_had_begun_goes_on_after_a_crash() {
     let options = options();
     let mut world = World::durable(2, &options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let subscriber = world.subscribed("subscriber", "t", QoS::ExactlyOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     for n in 1..=3 {
         world.publish(publisher, "t", &n.to_string(), QoS::ExactlyOnce, n, false);
@@ -212,8 +257,7 @@ fn a_delivery_that_had_begun_goes_on_after_a_crash() {
     // Lazy: it goes to disk with what comes next.
     world.publish(publisher, "t", "4", QoS::ExactlyOnce, 4, false);
     world.crash(&options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-    world.settle();
+    let subscriber = world.resumed("subscriber");
     assert_eq!(
         world.take(subscriber),
         ["PUBREL 1 Success", "PUBLISH t 3 q2 id=3 dup", "PUBLISH t 4 q2 id=4 dup"]
@@ -224,23 +268,20 @@ fn a_delivery_that_had_begun_goes_on_after_a_crash() {
 fn the_identifier_of_a_delivery_that_cannot_be_read_back_is_not_used_for_another() {
     let options = options();
     let mut world = World::durable(1, &options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let subscriber = world.subscribed("subscriber", "t", QoS::ExactlyOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
     assert_eq!(world.take(subscriber), ["PUBLISH t 1 q2 id=1"]);
     world.drop_connection(subscriber);
     world.disks[0].disk.read_error = Some(DiskError::Failed);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-    world.settle();
+    let subscriber = world.resumed("subscriber");
     // For the client it is the message it has, or none: it must not be the next one.
     assert_eq!(world.take(subscriber), ["PUBREL 1 Success"]);
     world.disks[0].disk.read_error = None;
     world.publish(publisher, "t", "2", QoS::ExactlyOnce, 2, false);
     assert_eq!(world.take(subscriber), ["PUBLISH t 2 q2 id=2"]);
     world.crash(&options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-    world.settle();
+    let subscriber = world.resumed("subscriber");
     assert_eq!(world.take(subscriber), ["PUBREL 1 Success", "PUBLISH t 2 q2 id=2 dup"]);
     world.ack(subscriber, AckKind::PubComp, 1);
     world.ack(subscriber, AckKind::PubRec, 2);
@@ -266,16 +307,14 @@ fn a_session_that_a_crash_has_ended_with_its_connection_is_not_resumed() {
 fn what_waits_before_a_delivery_that_had_begun_is_not_passed_over() {
     let options = options();
     let mut world = World::durable(2, &options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let subscriber = world.subscribed("subscriber", "t", QoS::ExactlyOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     for (n, qos) in (1..).zip([QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtLeastOnce]) {
         world.publish(publisher, "t", &n.to_string(), qos, n, false);
     }
     assert_eq!(world.take(subscriber).len(), 3);
     world.crash(&options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-    world.settle();
+    let subscriber = world.resumed("subscriber");
     assert_eq!(
         world.take(subscriber),
         ["PUBLISH t 2 q2 id=2 dup", "PUBLISH t 1 q1 id=1", "PUBLISH t 3 q1 id=3"]
@@ -306,24 +345,21 @@ fn a_qos_2_publish_that_is_repeated_after_a_crash_is_taken_once() {
     for shards in [1, 2, 3] {
         let options = options();
         let mut world = World::durable(shards, &options);
-        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-        world.subscribe(subscriber, "t", QoS::ExactlyOnce);
-        world.drop_connection(subscriber);
+        world.subscribed_and_away("subscriber", "t", QoS::ExactlyOnce);
         let (publisher, _) = world.connect_durable(0, "publisher", true);
         world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
         assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
         world.crash(&options);
-        let (publisher, _) = world.connect_durable(0, "publisher", false);
+        let publisher = world.resumed("publisher");
         world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
         assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
         world.ack(publisher, AckKind::PubRel, 1);
         assert_eq!(world.take(publisher), ["PUBCOMP 1 Success"]);
         world.crash(&options);
-        let (publisher, _) = world.connect_durable(0, "publisher", false);
+        let publisher = world.resumed("publisher");
         world.publish(publisher, "t", "2", QoS::ExactlyOnce, 1, false);
         assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
-        let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-        world.settle();
+        let subscriber = world.resumed("subscriber");
         assert_eq!(world.take(subscriber), ["PUBLISH t 1 q2 id=1", "PUBLISH t 2 q2 id=2"]);
     }
 }
@@ -335,23 +371,20 @@ fn a_release_that_a_crash_has_halved_is_finished() {
     for (slow, publisher_id) in (0..3).flat_map(|slow| ["a", "b", "c", "d"].map(|id| (slow, id))) {
         let options = options();
         let mut world = World::durable(3, &options);
-        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-        world.subscribe(subscriber, "t", QoS::ExactlyOnce);
-        world.drop_connection(subscriber);
+        world.subscribed_and_away("subscriber", "t", QoS::ExactlyOnce);
         let (publisher, _) = world.connect_durable(0, publisher_id, true);
         world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
         assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
         world.disks[slow].is_held = true;
         world.ack(publisher, AckKind::PubRel, 1);
         world.crash(&options);
-        let (publisher, _) = world.connect_durable(0, publisher_id, false);
+        let publisher = world.resumed(publisher_id);
         world.ack(publisher, AckKind::PubRel, 1);
         let answer = world.take(publisher);
         assert!(answer.len() == 1 && answer[0].starts_with("PUBCOMP 1 "), "{answer:?}");
         world.publish(publisher, "t", "2", QoS::ExactlyOnce, 1, false);
         assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
-        let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-        world.settle();
+        let subscriber = world.resumed("subscriber");
         assert_eq!(world.take(subscriber), ["PUBLISH t 1 q2 id=1", "PUBLISH t 2 q2 id=2"]);
     }
 }
@@ -359,15 +392,12 @@ fn a_release_that_a_crash_has_halved_is_finished() {
 #[test]
 fn a_repetition_waits_for_the_first_copys_targets() {
     let mut world = World::durable(2, &options());
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let subscriber = world.subscribed("subscriber", "t", QoS::ExactlyOnce);
     let (publisher, _) = world.connect_durable(0, "publisher", true);
     world.hold_disks(true);
     world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
     world.drop_connection(publisher);
-    let mut connect = Connect::new(Version::V5, "publisher", false, 0);
-    connect.session_expiry = Some(60);
-    let publisher = world.connect_with(0, &connect);
+    let publisher = world.connect_kept(0, "publisher", false);
     world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
     assert!(world.take(publisher).is_empty());
     world.hold_disks(false);
@@ -379,29 +409,14 @@ fn a_repetition_waits_for_the_first_copys_targets() {
 fn a_long_queue_is_read_back_in_order() {
     let options = options();
     let mut world = World::durable(2, &options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
-    world.drop_connection(subscriber);
+    world.subscribed_and_away("subscriber", "t", QoS::AtLeastOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     for n in 0..700u16 {
         world.publish(publisher, "t", &n.to_string(), QoS::AtLeastOnce, n + 1, false);
     }
     assert_eq!(world.take(publisher).len(), 700);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-    world.settle();
-    let mut got = Vec::new();
-    loop {
-        let deliveries = world.take(subscriber);
-        if deliveries.is_empty() {
-            break;
-        }
-        for delivery in deliveries {
-            let words: Vec<&str> = delivery.split(' ').collect();
-            got.push(words[2].parse::<u16>().unwrap());
-            let id = words[4].strip_prefix("id=").unwrap().parse().unwrap();
-            world.ack(subscriber, AckKind::PubAck, id);
-        }
-    }
+    let subscriber = world.resumed("subscriber");
+    let got = world.take_all(subscriber, &[AckKind::PubAck]);
     assert_eq!(got, (0..700).collect::<Vec<u16>>());
 }
 
@@ -409,22 +424,13 @@ fn a_long_queue_is_read_back_in_order() {
 fn a_will_is_published_after_a_crash() {
     let options = options();
     let mut world = World::durable(2, &options);
-    let (watcher, _) = world.connect_durable(0, "watcher", true);
-    world.subscribe(watcher, "will", QoS::AtLeastOnce);
+    world.subscribed("watcher", "will", QoS::AtLeastOnce);
     let mut connect = Connect::new(Version::V5, "mortal", true, 0);
     connect.session_expiry = Some(60);
-    connect.will = Some(Will {
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: "will",
-        payload: b"gone",
-        delay: 5,
-        expiry: None,
-        properties: Default::default(),
-    });
+    connect.will = Some(will(b"gone", 5));
     world.connect_with(0, &connect);
     world.crash(&options);
-    let (watcher, _) = world.connect_durable(0, "watcher", false);
+    let watcher = world.resumed("watcher");
     world.advance(4_000);
     assert!(world.take(watcher).is_empty());
     world.advance(2_000);
@@ -436,17 +442,14 @@ fn a_group_hands_on_what_a_session_that_ends_has_not_settled() {
     for shards in [1, 2, 3] {
         let options = options();
         let mut world = World::durable(shards, &options);
-        let (one, _) = world.connect_durable(0, "one", true);
-        world.subscribe(one, "$share/g/t", QoS::AtLeastOnce);
-        world.drop_connection(one);
+        world.subscribed_and_away("one", "$share/g/t", QoS::AtLeastOnce);
         let publisher = world.connect(0, Version::V5, "publisher");
         for n in 1..=3 {
             world.publish(publisher, "t", &n.to_string(), QoS::AtLeastOnce, n, false);
         }
         assert_eq!(world.take(publisher).len(), 3, "kept by the member that is away");
         world.crash(&options);
-        let (two, _) = world.connect_durable(0, "two", true);
-        world.subscribe(two, "$share/g/t", QoS::AtLeastOnce);
+        let two = world.subscribed("two", "$share/g/t", QoS::AtLeastOnce);
         assert!(world.take(two).is_empty());
         // Its session ends, and begins anew.
         world.connect_durable(0, "one", true);
@@ -454,8 +457,7 @@ fn a_group_hands_on_what_a_session_that_ends_has_not_settled() {
         let want = ["1", "2", "3"].map(|n| format!("PUBLISH t {n} q1 id={n}"));
         assert_eq!(world.take(two), want);
         world.crash(&options);
-        let (two, _) = world.connect_durable(0, "two", false);
-        world.settle();
+        let two = world.resumed("two");
         assert_eq!(world.take(two).len(), 3);
     }
 }
@@ -463,8 +465,7 @@ fn a_group_hands_on_what_a_session_that_ends_has_not_settled() {
 #[test]
 fn a_failed_sync_is_never_acknowledged() {
     let mut world = World::durable(1, &options());
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    let subscriber = world.subscribed("subscriber", "t", QoS::AtLeastOnce);
     let five = world.connect(0, Version::V5, "five");
     let three = world.connect(0, Version::V311, "three");
     world.disks[0].disk.sync_error = Some(DiskError::Failed);
@@ -482,23 +483,18 @@ fn a_failed_sync_is_never_acknowledged() {
 fn a_full_disk_refuses_and_recovers_by_itself() {
     let options = options();
     let mut world = World::durable(1, &options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
-    world.drop_connection(subscriber);
+    world.subscribed_and_away("subscriber", "t", QoS::AtLeastOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     world.shards[0].handle_disk_space(world.now, true);
     world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
     assert_eq!(world.take(publisher), ["PUBACK 1 QuotaExceeded"]);
-    let mut connect = Connect::new(Version::V5, "new", true, 0);
-    connect.session_expiry = Some(60);
-    let new = world.connect_with(0, &connect);
+    let new = world.connect_kept(0, "new", true);
     assert_eq!(world.take(new), ["CONNACK QuotaExceeded false"]);
     world.shards[0].handle_disk_space(world.now, false);
     world.publish(publisher, "t", "2", QoS::AtLeastOnce, 2, false);
     assert_eq!(world.take(publisher), ["PUBACK 2 Success"]);
     world.crash(&options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-    world.settle();
+    let subscriber = world.resumed("subscriber");
     assert_eq!(world.take(subscriber), ["PUBLISH t 2 q1 id=1"]);
 }
 
@@ -513,17 +509,14 @@ fn a_bounded_queue_drops_its_head_or_refuses() {
         options.queue.session_messages_max = Some(2);
         options.queue.overflow = overflow;
         let mut world = World::durable(1, &options);
-        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-        world.subscribe(subscriber, "t", QoS::AtLeastOnce);
-        world.drop_connection(subscriber);
+        world.subscribed_and_away("subscriber", "t", QoS::AtLeastOnce);
         let publisher = world.connect(0, Version::V5, "publisher");
         for n in 1..=3 {
             world.publish(publisher, "t", &n.to_string(), QoS::AtLeastOnce, n, false);
         }
         assert_eq!(world.take(publisher)[2], answer);
         world.crash(&options);
-        let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-        world.settle();
+        let subscriber = world.resumed("subscriber");
         let got: Vec<String> = world.take(subscriber);
         let want = [1, 2].map(|id| format!("PUBLISH t {} q1 id={id}", want[id - 1]));
         assert_eq!(got, want);
@@ -533,9 +526,7 @@ fn a_bounded_queue_drops_its_head_or_refuses() {
 #[test]
 fn a_qos_2_publish_is_one_commit_where_all_its_targets_are() {
     let mut world = World::durable(1, &options());
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
-    world.drop_connection(subscriber);
+    world.subscribed_and_away("subscriber", "t", QoS::ExactlyOnce);
     let (publisher, _) = world.connect_durable(0, "publisher", true);
     world.hold_disks(true);
     world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
@@ -559,8 +550,7 @@ fn a_qos_2_publish_is_one_commit_where_all_its_targets_are() {
 fn acknowledgements_of_clients_are_on_disk_within_a_second_or_so() {
     let options = options();
     let mut world = World::durable(1, &options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    let subscriber = world.subscribed("subscriber", "t", QoS::AtLeastOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
     world.take(subscriber);
@@ -572,17 +562,14 @@ fn acknowledgements_of_clients_are_on_disk_within_a_second_or_so() {
         "then it rests"
     );
     world.crash(&options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-    world.settle();
+    let subscriber = world.resumed("subscriber");
     assert!(world.take(subscriber).is_empty());
 }
 
 #[test]
 fn a_failed_log_still_serves_what_is_on_it() {
     let mut world = World::durable(1, &options());
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
-    world.drop_connection(subscriber);
+    world.subscribed_and_away("subscriber", "t", QoS::AtLeastOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
     world.disks[0].disk.sync_error = Some(DiskError::Failed);
@@ -593,22 +580,17 @@ fn a_failed_log_still_serves_what_is_on_it() {
     assert!(is_present);
     assert_eq!(world.take(subscriber), ["PUBLISH t 1 q1 id=1"]);
     world.ack(subscriber, AckKind::PubAck, 1);
-    let mut connect = Connect::new(Version::V5, "new", true, 0);
-    connect.session_expiry = Some(60);
-    let new = world.connect_with(0, &connect);
+    let new = world.connect_kept(0, "new", true);
     assert_eq!(world.take(new), ["CONNACK ImplementationSpecificError false"]);
 }
 
 #[test]
 fn deliveries_that_were_read_back_count_for_their_group() {
     let mut world = World::durable(2, &options());
-    let (one, _) = world.connect_durable(0, "one", true);
-    world.subscribe(one, "$share/g/t", QoS::AtLeastOnce);
-    world.drop_connection(one);
+    world.subscribed_and_away("one", "$share/g/t", QoS::AtLeastOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
-    let (one, _) = world.connect_durable(0, "one", false);
-    world.settle();
+    let one = world.resumed("one");
     assert_eq!(world.take(one), ["PUBLISH t 1 q1 id=1"]);
     let assigned = |world: &World| world.shards.iter().map(|shard| shard.shared_view().assigned).sum::<u64>();
     assert_eq!(assigned(&world), 1);
@@ -620,22 +602,13 @@ fn deliveries_that_were_read_back_count_for_their_group() {
 fn a_will_without_delay_is_published_after_a_crash_however_soon_its_client_is_back() {
     let options = options();
     let mut world = World::durable(1, &options);
-    let (watcher, _) = world.connect_durable(0, "watcher", true);
-    world.subscribe(watcher, "will", QoS::AtLeastOnce);
+    world.subscribed("watcher", "will", QoS::AtLeastOnce);
     let mut connect = Connect::new(Version::V5, "", true, 0);
     connect.session_expiry = Some(60);
     let names: Vec<String> = (0..50).map(|n| format!("mortal-{n}")).collect();
     for name in &names {
         connect.client_id = name;
-        connect.will = Some(Will {
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            topic: "will",
-            payload: name.as_bytes(),
-            delay: 0,
-            expiry: None,
-            properties: Default::default(),
-        });
+        connect.will = Some(will(name.as_bytes(), 0));
         world.connect_with(0, &connect);
     }
     world.crash(&options);
@@ -646,8 +619,7 @@ fn a_will_without_delay_is_published_after_a_crash_however_soon_its_client_is_ba
         world.connect_with(0, &connect);
     }
     world.advance(1_000);
-    let (watcher, _) = world.connect_durable(0, "watcher", false);
-    world.settle();
+    let watcher = world.resumed("watcher");
     assert_eq!(world.take(watcher).len(), 50);
 }
 
@@ -675,12 +647,11 @@ fn what_one_disk_refuses_is_not_acknowledged_and_its_identifier_is_free_again() 
     assert_eq!(world.take(publisher), ["PUBREC 1 QuotaExceeded"]);
     world.shards[0].handle_disk_space(world.now, false);
     world.crash(&options);
-    let (publisher, _) = world.connect_durable(0, "publisher", false);
+    let publisher = world.resumed("publisher");
     world.publish(publisher, "t", "2", QoS::ExactlyOnce, 1, false);
     assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
     for (_, shard, name) in &subscribers {
-        let (client, _) = world.connect_durable(0, name, false);
-        world.settle();
+        let client = world.resumed(name);
         let got = world.take(client);
         let payloads: Vec<&str> = got.iter().map(|line| line.split(' ').nth(2).unwrap()).collect();
         assert_eq!(payloads.last(), Some(&"2"), "shard {shard}: {got:?}");
@@ -691,8 +662,7 @@ fn what_one_disk_refuses_is_not_acknowledged_and_its_identifier_is_free_again() 
 fn a_will_on_its_way_to_another_shard_survives_a_crash() {
     let options = options();
     let mut world = World::durable(2, &options);
-    let (watcher, _) = world.connect_durable(0, "watcher", true);
-    world.subscribe(watcher, "will", QoS::AtLeastOnce);
+    let watcher = world.subscribed("watcher", "will", QoS::AtLeastOnce);
     let home = world.clients[watcher].place.unwrap().0;
     // Somebody who lives on the other shard.
     let mortal = (0..)
@@ -700,15 +670,7 @@ fn a_will_on_its_way_to_another_shard_survives_a_crash() {
             let name = format!("mortal-{n}");
             let mut connect = Connect::new(Version::V5, &name, true, 0);
             connect.session_expiry = Some(60);
-            connect.will = Some(Will {
-                qos: QoS::AtLeastOnce,
-                retain: false,
-                topic: "will",
-                payload: b"gone",
-                delay: 0,
-                expiry: None,
-                properties: Default::default(),
-            });
+            connect.will = Some(will(b"gone", 0));
             let client = world.connect_with(0, &connect);
             (client, world.clients[client].place.unwrap())
         })
@@ -720,7 +682,7 @@ fn a_will_on_its_way_to_another_shard_survives_a_crash() {
     world.shards[shard].handle_closed(world.now, connection, None);
     while world.work_disk(shard) {}
     world.crash(&options);
-    let (watcher, _) = world.connect_durable(0, "watcher", false);
+    let watcher = world.resumed("watcher");
     world.advance(1_000);
     let got = world.take(watcher);
     let gone = got.iter().filter(|line| line.contains(" gone ")).count();
@@ -741,9 +703,7 @@ fn origins_leave_with_their_publishers_session() {
             let options = options();
             let mut world = World::durable(shards, &options);
             for name in ["one", "two", "three", "four"] {
-                let (subscriber, _) = world.connect_durable(0, name, true);
-                world.subscribe(subscriber, "t", QoS::ExactlyOnce);
-                world.drop_connection(subscriber);
+                world.subscribed_and_away(name, "t", QoS::ExactlyOnce);
             }
             let (publisher, _) = world.connect_durable(0, publisher_id, true);
             let home = world.clients[publisher].place.unwrap().0;

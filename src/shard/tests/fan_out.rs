@@ -143,10 +143,7 @@ fn who_subscribes_meanwhile_gets_only_what_comes_later() {
         publish_and_look(&mut world, flood, "wide", payload);
     }
     let (shard, id) = world.clients[late].place.expect("is connected");
-    let mut bytes = Vec::new();
-    let filter = SubscribeFilter::new("wide", QoS::AtMostOnce);
-    codec::encode_subscribe(packet_id(7), None, &[filter], Version::V5, &mut bytes);
-    world.shards[shard].handle_bytes(world.now, id, &bytes);
+    world.shards[shard].handle_bytes(world.now, id, &subscribe_bytes(["wide"], QoS::AtMostOnce, Version::V5));
     let (shard, id) = world.clients[audience[9]].place.expect("is connected");
     let mut bytes = Vec::new();
     codec::encode_unsubscribe(packet_id(8), &["wide"], Version::V5, &mut bytes);

@@ -1,6 +1,6 @@
 //! What happens at a bound and one past it: the client is told, everybody else goes on, and time makes room again.
 
-use super::{World, accepted, packet_id};
+use super::{World, accepted, delivery, encoded};
 use crate::base::{QoS, Version};
 use crate::codec::{ConnAck, Connect, Delivery};
 use crate::session::Violation;
@@ -250,20 +250,8 @@ fn direct(world: &mut World, id: &str, connect: &Connect<'_>) -> (crate::base::C
 
 /// Publishes a retained message; what comes back.
 fn retain(world: &mut World, publisher: usize, topic: &str, expiry: Option<u32>) -> Vec<String> {
-    let delivery = Delivery {
-        dup: false,
-        qos: QoS::AtLeastOnce,
-        retain: true,
-        topic,
-        topic_alias: None,
-        packet_id: Some(packet_id(1)),
-        expiry,
-        subscription_ids: &[],
-        properties: &[],
-        payload: b"x",
-    };
-    let mut bytes = Vec::new();
-    delivery.encode(Version::V5, &mut bytes);
+    let delivery = Delivery { retain: true, expiry, ..delivery(topic, b"x", QoS::AtLeastOnce, 1) };
+    let bytes = encoded(&delivery, Version::V5);
     world.send(publisher, &bytes);
     world.take(publisher)
 }

@@ -50,10 +50,7 @@ fn drain(world: &mut World, client: usize) -> Vec<String> {
 fn what_waited_for_one_replay_is_newer_than_what_another_has() {
     let (mut world, publisher, subscriber) = slow_world();
     for _ in 0..3 {
-        let mut bytes = Vec::new();
-        let filter = SubscribeFilter::new("r/#", QoS::AtLeastOnce);
-        codec::encode_subscribe(packet_id(7), None, &[filter], Version::V5, &mut bytes);
-        world.send(subscriber, &bytes);
+        world.send(subscriber, &subscribe_bytes(["r/#"], QoS::AtLeastOnce, Version::V5));
     }
     for topic in TOPICS {
         world.publish(publisher, topic, "new", QoS::AtLeastOnce, 1, true);
@@ -73,10 +70,7 @@ fn unsubscribing_loses_nothing_that_another_filter_matched() {
         ..SubscribeFilter::new("r/a", QoS::AtLeastOnce)
     };
     world.subscribe_with(subscriber, never, None);
-    let mut bytes = Vec::new();
-    let filter = SubscribeFilter::new("r/#", QoS::AtLeastOnce);
-    codec::encode_subscribe(packet_id(7), None, &[filter], Version::V5, &mut bytes);
-    world.send(subscriber, &bytes);
+    world.send(subscriber, &subscribe_bytes(["r/#"], QoS::AtLeastOnce, Version::V5));
     world.publish(publisher, "r/a", "new", QoS::AtLeastOnce, 1, true);
     unsubscribe(&mut world, subscriber, "r/#");
     let got = drain(&mut world, subscriber);
@@ -97,10 +91,7 @@ fn what_waits_for_several_replays_stays_in_order() {
     let subscriber = world.connect_with(0, &connect);
     world.take(subscriber);
     for filter in ["r/1/#", "r/#"] {
-        let mut bytes = Vec::new();
-        let filter = SubscribeFilter::new(filter, QoS::AtLeastOnce);
-        codec::encode_subscribe(packet_id(7), None, &[filter], Version::V5, &mut bytes);
-        world.send(subscriber, &bytes);
+        world.send(subscriber, &subscribe_bytes([filter], QoS::AtLeastOnce, Version::V5));
     }
     // The second replay has no room for another topic after the first of these, the first one after the second.
     for (topic, payload) in [("r/2/c", "new"), ("r/1/a", "first"), ("r/1/b", "new"), ("r/1/a", "second")] {
@@ -115,10 +106,8 @@ fn what_waits_for_several_replays_stays_in_order() {
 /// A member of a shared subscription for whom a message waits behind a replay, and another member.
 fn parked_member() -> (World, usize, usize) {
     let (mut world, publisher, subscriber) = slow_world();
-    let mut bytes = Vec::new();
-    let filters = ["r/#", "$share/g/r/a"].map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
-    codec::encode_subscribe(packet_id(7), None, &filters, Version::V5, &mut bytes);
-    world.send(subscriber, &bytes);
+    let filters = ["r/#", "$share/g/r/a"];
+    world.send(subscriber, &subscribe_bytes(filters, QoS::AtLeastOnce, Version::V5));
     // Only the first one is away from the replay: the group has one member yet.
     world.publish(publisher, "r/a", "new", QoS::AtLeastOnce, 1, true);
     let other = world.connect(0, Version::V5, "other");

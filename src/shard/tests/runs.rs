@@ -62,21 +62,8 @@ fn packets(workload: &[Repeated]) -> Vec<Vec<u8>> {
     let all = workload.iter().flat_map(|repeated| std::iter::repeat_n(repeated, repeated.times.into()));
     let encode = |(id, repeated): (u16, &Repeated)| {
         let payload = format!("{id:05}{}", "x".repeat(repeated.padding));
-        let delivery = Delivery {
-            dup: false,
-            qos: repeated.qos,
-            retain: repeated.retain,
-            topic: TOPICS[repeated.topic],
-            topic_alias: None,
-            packet_id: (repeated.qos > QoS::AtMostOnce).then(|| packet_id(id)),
-            expiry: None,
-            subscription_ids: &[],
-            properties: &[],
-            payload: payload.as_bytes(),
-        };
-        let mut bytes = Vec::new();
-        delivery.encode(Version::V311, &mut bytes);
-        bytes
+        let delivery = delivery(TOPICS[repeated.topic], payload.as_bytes(), repeated.qos, id);
+        encoded(&Delivery { retain: repeated.retain, ..delivery }, Version::V311)
     };
     (1..).zip(all).map(encode).collect()
 }

@@ -1,8 +1,8 @@
 //! Over the memory watermark: who publishes is paused, or read slowly while it has something to acknowledge.
 
-use super::{World, packet_id};
-use crate::base::{PacketId, QoS, Version};
-use crate::codec::{self, AckKind, Connect, Delivery, SubscribeFilter};
+use super::{World, delivery, encoded, subscribe_bytes};
+use crate::base::{QoS, Version};
+use crate::codec::{AckKind, Connect};
 use crate::shard::Options;
 use crate::shard::slow::HELD_BYTES_MAX;
 
@@ -25,28 +25,7 @@ fn under_pressure(version: Version, options: &Options) -> (World, usize) {
 }
 
 fn publish_bytes(version: Version, payload: &[u8], qos: QoS, id: u16) -> Vec<u8> {
-    let delivery = Delivery {
-        dup: false,
-        qos,
-        retain: false,
-        topic: "t",
-        topic_alias: None,
-        packet_id: PacketId::new(id).filter(|_| qos > QoS::AtMostOnce),
-        expiry: None,
-        subscription_ids: &[],
-        properties: &[],
-        payload,
-    };
-    let mut bytes = Vec::new();
-    delivery.encode(version, &mut bytes);
-    bytes
-}
-
-fn subscribe_bytes(version: Version, filter: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let filters = [SubscribeFilter::new(filter, QoS::AtMostOnce)];
-    codec::encode_subscribe(packet_id(7), None, &filters, version, &mut bytes);
-    bytes
+    encoded(&delivery("t", payload, qos, id), version)
 }
 
 #[test]
@@ -96,7 +75,7 @@ fn what_version_3_cannot_be_refused_waits_in_order() {
     let flood: Vec<u8> = [
         publish_bytes(Version::V311, b"x", QoS::AtLeastOnce, 11),
         publish_bytes(Version::V311, b"x", QoS::AtMostOnce, 0),
-        subscribe_bytes(Version::V311, "mine"),
+        subscribe_bytes(["mine"], QoS::AtMostOnce, Version::V311),
         PINGREQ.to_vec(),
         vec![0x40, 2, 0, 1],
         head.to_vec(),

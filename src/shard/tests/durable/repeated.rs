@@ -26,9 +26,7 @@ fn what_is_known_for_others_still_reaches_a_shared_subscription() {
         let mut world = World::durable(3, &options);
         for (client_ids, filter) in [(PLAIN, "t"), (MEMBERS, "$share/g/t")] {
             for client_id in client_ids {
-                let (client, _) = world.connect_durable(0, client_id, true);
-                world.subscribe(client, filter, QoS::ExactlyOnce);
-                world.drop_connection(client);
+                world.subscribed_and_away(client_id, filter, QoS::ExactlyOnce);
             }
         }
         let (publisher, _) = world.connect_durable(0, "publisher", true);
@@ -38,7 +36,7 @@ fn what_is_known_for_others_still_reaches_a_shared_subscription() {
         world.publish(publisher, "t", "it", QoS::ExactlyOnce, 9, false);
         assert!(world.take(publisher).is_empty(), "not kept by all");
         world.crash(&options);
-        let (publisher, _) = world.connect_durable(0, "publisher", false);
+        let publisher = world.resumed("publisher");
         (1..=after).for_each(|id| world.publish(publisher, "t", "after", QoS::AtLeastOnce, id, false));
         world.publish(publisher, "t", "it", QoS::ExactlyOnce, 9, false);
         assert_eq!(world.take(publisher).pop().as_deref(), Some("PUBREC 9 Success"));
@@ -69,16 +67,17 @@ fn who_was_just_subscribing_does_not_get_a_repetition() {
             world.subscribe(other, "t", QoS::AtMostOnce);
         }
         world.disks[home].is_held = true;
-        let mut bytes = Vec::new();
-        let filter = SubscribeFilter::new("+", QoS::ExactlyOnce);
-        codec::encode_subscribe(packet_id(7), None, &[filter], Version::V5, &mut bytes);
-        world.shards[shard].handle_bytes(world.now, of_subscriber, &bytes);
+        world.shards[shard].handle_bytes(
+            world.now,
+            of_subscriber,
+            &subscribe_bytes(["+"], QoS::ExactlyOnce, Version::V5),
+        );
         let publish = "\x34\x07\0\x01t\0\x09\0x".as_bytes();
         world.shards[home].handle_bytes(world.now, of_publisher, publish);
         world.settle();
         assert!(world.take(publisher).is_empty(), "its identifier is not kept yet");
         world.crash(&options);
-        let (publisher, _) = world.connect_durable(0, "publisher", false);
+        let publisher = world.resumed("publisher");
         world.publish(publisher, "t", "x", QoS::ExactlyOnce, 9, false);
         assert_eq!(world.take(publisher).len(), 1);
         assert_eq!(count(&mut world, &[client_id], "x"), [1], "{client_id}");
@@ -93,8 +92,7 @@ fn who_was_just_subscribing_does_not_get_a_repetition() {
 fn a_session_that_a_crash_brings_back_may_repeat_what_it_published() {
     let options = options();
     let mut world = World::durable(2, &options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+    let subscriber = world.subscribed("subscriber", "t", QoS::ExactlyOnce);
     let there = world.clients[subscriber].place.unwrap().0;
     let client_ids = ["a", "b", "c", "d", "e"];
     let publishers = client_ids.map(|id| (id, world.connect_durable(0, id, true).0));
@@ -112,7 +110,6 @@ fn a_session_that_a_crash_brings_back_may_repeat_what_it_published() {
     assert!(is_present);
     world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
     assert_eq!(world.take(publisher), ["PUBREC 1 Success"]);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-    world.settle();
+    let subscriber = world.resumed("subscriber");
     assert_eq!(world.take(subscriber).len(), 1, "taken once");
 }

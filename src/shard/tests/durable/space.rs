@@ -19,8 +19,7 @@ fn what_waits_for_a_segment_is_kept_when_that_is_made_and_refused_when_it_cannot
     for (has_space, shards) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
         let options = options();
         let mut world = World::durable(shards, &options);
-        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-        world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+        let subscriber = world.subscribed("subscriber", "t", QoS::ExactlyOnce);
         let shard = world.clients[subscriber].place.unwrap().0;
         world.drop_connection(subscriber);
         let five = world.connect(0, Version::V5, "five");
@@ -55,8 +54,7 @@ fn what_waits_for_a_segment_is_kept_when_that_is_made_and_refused_when_it_cannot
             assert_eq!(world.take(five), ["PUBACK 99 Success"]);
         }
         world.crash(&options);
-        let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-        world.settle();
+        let subscriber = world.resumed("subscriber");
         let got = world.take(subscriber);
         assert_eq!(got.len(), usize::from(taken) + if has_space { 3 } else { 1 });
     }
@@ -66,8 +64,7 @@ fn what_waits_for_a_segment_is_kept_when_that_is_made_and_refused_when_it_cannot
 fn a_message_larger_than_a_segment_is_refused_if_there_is_no_space_for_its_own() {
     let options = options();
     let mut world = World::durable(1, &options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    let subscriber = world.subscribed("subscriber", "t", QoS::AtLeastOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     let payload = "x".repeat(300_000);
     for (error, answer) in [(Some(DiskError::Full), "PUBACK 1 QuotaExceeded"), (None, "PUBACK 1 Success")] {
@@ -83,9 +80,7 @@ fn a_message_larger_than_a_segment_is_refused_if_there_is_no_space_for_its_own()
 fn who_waits_for_the_first_segment_is_refused_when_it_cannot_be_made() {
     let mut world = World::durable(1, &options());
     world.disks[0].disk.create_error = Some(DiskError::Full);
-    let mut connect = Connect::new(Version::V5, "one", true, 0);
-    connect.session_expiry = Some(60);
-    let one = world.connect_with(0, &connect);
+    let one = world.connect_kept(0, "one", true);
     assert_eq!(world.take(one), ["CONNACK QuotaExceeded false"]);
     assert!(world.clients[one].closed);
     let publisher = world.connect(0, Version::V5, "publisher");
@@ -93,8 +88,7 @@ fn who_waits_for_the_first_segment_is_refused_when_it_cannot_be_made() {
     assert_eq!(world.take(publisher), ["PUBACK 1 QuotaExceeded"]);
     world.disks[0].disk.create_error = None;
     world.advance(2_000);
-    let (one, _) = world.connect_durable(0, "one", true);
-    world.subscribe(one, "t", QoS::AtLeastOnce);
+    let one = world.subscribed("one", "t", QoS::AtLeastOnce);
     world.publish(publisher, "t", "1", QoS::AtLeastOnce, 2, true);
     assert_eq!(world.take(one).len(), 1);
     assert_eq!(world.take(publisher), ["PUBACK 2 Success"]);
@@ -103,9 +97,7 @@ fn who_waits_for_the_first_segment_is_refused_when_it_cannot_be_made() {
 #[test]
 fn a_shard_that_leaves_does_not_wait_for_space() {
     let mut world = World::durable(1, &options());
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
-    world.drop_connection(subscriber);
+    world.subscribed_and_away("subscriber", "t", QoS::AtLeastOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     world.disks[0].disk.write_error = Some(DiskError::Full);
     world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
@@ -116,9 +108,7 @@ fn a_shard_that_leaves_does_not_wait_for_space() {
     // It does wait for what can be written.
     let mut world = World::durable(1, &options());
     world.hold_disks(true);
-    let mut connect = Connect::new(Version::V5, "one", true, 0);
-    connect.session_expiry = Some(60);
-    world.connect_with(0, &connect);
+    world.connect_kept(0, "one", true);
     world.shards[0].handle_shutdown(world.now);
     world.settle();
     assert!(!world.shards[0].is_disk_idle());
@@ -131,9 +121,7 @@ fn what_a_full_disk_refuses_of_a_session_that_is_over_is_handed_on_when_there_is
     for shards in [1, 2, 3] {
         let options = options();
         let mut world = World::durable(shards, &options);
-        let (one, _) = world.connect_durable(0, "one", true);
-        world.subscribe(one, "$share/g/t", QoS::ExactlyOnce);
-        world.drop_connection(one);
+        world.subscribed_and_away("one", "$share/g/t", QoS::ExactlyOnce);
         let publisher = world.connect(0, Version::V5, "publisher");
         for n in 1..=300 {
             world.publish(publisher, "t", &n.to_string(), QoS::ExactlyOnce, n, false);
@@ -154,20 +142,7 @@ fn what_a_full_disk_refuses_of_a_session_that_is_over_is_handed_on_when_there_is
         let now = world.now;
         world.shards.iter_mut().for_each(|shard| shard.handle_disk_space(now, false));
         world.advance(2_000);
-        let mut got = Vec::new();
-        loop {
-            let deliveries = world.take(two);
-            if deliveries.is_empty() {
-                break;
-            }
-            for delivery in deliveries.iter().filter(|delivery| delivery.starts_with("PUBLISH")) {
-                let words: Vec<&str> = delivery.split(' ').collect();
-                got.push(words[2].parse::<u16>().unwrap());
-                let id = words[4].strip_prefix("id=").unwrap().parse().unwrap();
-                world.ack(two, AckKind::PubRec, id);
-                world.ack(two, AckKind::PubComp, id);
-            }
-        }
+        let got = world.take_all(two, &[AckKind::PubRec, AckKind::PubComp]);
         assert_eq!(got, (1..=300).collect::<Vec<u16>>(), "{shards} shards");
         let streams: usize = world.shards.iter().map(|shard| shard.log().unwrap().streams().count()).sum();
         assert_eq!(streams, 1, "only that of the other member");
@@ -178,8 +153,7 @@ fn what_a_full_disk_refuses_of_a_session_that_is_over_is_handed_on_when_there_is
 fn what_waits_for_a_segment_for_a_member_that_is_over_by_then_goes_to_another() {
     for shards in [1, 2, 3] {
         let mut world = World::durable(shards, &options());
-        let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-        world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+        let subscriber = world.subscribed("subscriber", "t", QoS::AtLeastOnce);
         let shard = world.clients[subscriber].place.unwrap().0;
         world.drop_connection(subscriber);
         // A member on the shard that is short of a segment, and another that takes its place.
@@ -190,8 +164,7 @@ fn what_waits_for_a_segment_for_a_member_that_is_over_by_then_goes_to_another() 
                 world.clients[one].place.unwrap().0 == shard
             })
             .unwrap();
-        let (one, _) = world.connect_durable(0, &name, true);
-        world.subscribe(one, "$share/g/s", QoS::AtLeastOnce);
+        let one = world.subscribed(&name, "$share/g/s", QoS::AtLeastOnce);
         let publisher = world.connect(0, Version::V5, "publisher");
         world.disks[shard].holds_creates = true;
         fill_segment(&mut world, publisher, &"x".repeat(5_000));
@@ -235,16 +208,14 @@ fn what_qos_0_displaces_from_a_queue_is_gone_from_the_log_too() {
         crate::queue::Options { queue_qos0_offline: true, session_messages_max: Some(2), ..options.queue };
     options.session.prefetch = 1;
     let mut world = World::durable(1, &options);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", true);
-    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    let subscriber = world.subscribed("subscriber", "t", QoS::AtLeastOnce);
     let publisher = world.connect(0, Version::V5, "publisher");
     world.publish(publisher, "t", "1", QoS::AtLeastOnce, 1, false);
     assert_eq!(world.take(subscriber), ["PUBLISH t 1 q1 id=1"]);
     world.drop_connection(subscriber);
     world.publish(publisher, "t", "2", QoS::AtMostOnce, 0, false);
     world.publish(publisher, "t", "3", QoS::AtLeastOnce, 3, false);
-    let (subscriber, _) = world.connect_durable(0, "subscriber", false);
-    world.settle();
+    let subscriber = world.resumed("subscriber");
     assert_eq!(world.take(subscriber), ["PUBLISH t 1 q1 id=1 dup"]);
     // 2 and 3 are the oldest that wait.
     world.publish(publisher, "t", "4", QoS::AtMostOnce, 0, false);
