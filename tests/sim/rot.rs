@@ -1,8 +1,9 @@
 //! Bits that change on disks, and reads that fail.
 //!
 //! What a changed bit may cost is found by reading the disk back twice, as it was and as it is. What is damaged must be reported,
-//! and lie within what was written with the byte. Nothing may be missing that is not there: neither messages nor sessions nor
-//! states. Of whose sessions anything differs less is asked afterwards; of all others everything.
+//! and lie within what was written with the byte; where the log is taken to end, the byte is in its way. Nothing may be missing or
+//! another that is not there: neither messages nor sessions nor states; and where nothing is damaged, nothing may differ. Of whose
+//! sessions anything differs less is asked afterwards; of all others everything.
 
 use crate::clients::Client;
 use crate::crash::recover;
@@ -67,6 +68,40 @@ impl Contents {
         }
         unread
     }
+}
+
+/// Whether a value stands somewhere in these bytes.
+fn holds(bytes: &[u8], value: &[u8]) -> bool {
+    bytes.windows(value.len().max(1)).any(|window| window == value)
+}
+
+/// What is another than it was has its newest version in what is damaged; where nothing is, nothing differs.
+fn check_changed(was: &Contents, is: &Contents, lost: &[Range<u32>], bytes: &[u8]) -> Result<(), String> {
+    let streams = differing(&was.streams, &is.streams);
+    let states = differing(&was.states, &is.states);
+    if lost.is_empty() {
+        let messages = differing(&was.messages, &is.messages);
+        let is_same =
+            streams.is_empty() && states.is_empty() && messages.is_empty() && was.origins == is.origins;
+        return if is_same {
+            Ok(())
+        } else {
+            Err(format!("nothing is damaged, and {streams:?} {states:?} {messages:?} or origins differ"))
+        };
+    }
+    for id in streams {
+        let (Some(old), Some(new)) = (was.streams.get(&id), is.streams.get(&id)) else { continue };
+        if old.value != new.value && !holds(bytes, &old.value) {
+            return Err(format!("{id:?} is another, and was not in what is damaged"));
+        }
+    }
+    for id in states {
+        let (Some(old), Some(new)) = (was.states.get(&id), is.states.get(&id)) else { continue };
+        if old.value != new.value && !holds(bytes, &old.value) {
+            return Err(format!("{id:?} {:?} is another, and was not in what is damaged", old.kind));
+        }
+    }
+    Ok(())
 }
 
 /// Keys of which one side has no equal.
@@ -145,8 +180,12 @@ impl World {
         for (file, ranges) in is.unread(clean.size(segment)) {
             let before = was.unread(clean.size(segment)).remove(&file).unwrap_or_default();
             for range in ranges.into_iter().filter(|range| !before.contains(range)) {
-                let is_cut = is.report.cut.is_some_and(|cut| cut.offset == range.start);
-                if file != segment || !(is_cut || self.is_rotten(shard, segment, &range)) {
+                let is_cut =
+                    is.report.cut.is_some_and(|cut| (cut.segment, cut.offset) == (file, range.start));
+                // Behind the first commit that is not whole, and was not known to be safe, the log ends: see `log::tail`.
+                let end = if is_cut { clean.write_of(file, range.start).end } else { range.end };
+                let read = range.start..end;
+                if file != segment || !self.is_rotten(shard, segment, &read) {
                     return Err(format!("{rot:?} has {range:?} of {file} not read"));
                 }
                 lost.push(range);
@@ -165,6 +204,7 @@ impl World {
             .flat_map(|range| clean.bytes(segment, range.start, range.end - range.start).to_vec())
             .collect();
         self.check_missing(&was, &is, segment, &lost, &bytes)?;
+        check_changed(&was, &is, &lost, &bytes).map_err(|error| format!("{rot:?}: {error}"))?;
         self.excuse(&was, &is, &bytes);
         Ok(())
     }
@@ -174,6 +214,9 @@ impl World {
         let mut at = range.start;
         while at < range.end {
             let written = self.drives[shard].write_of(segment, at);
+            if written.end <= at {
+                return false;
+            }
             let is_in =
                 |rot: &Rot| (rot.shard, rot.segment) == (shard, segment) && written.contains(&rot.offset);
             if !self.rot.iter().any(is_in) {
@@ -193,15 +236,14 @@ impl World {
         lost: &[Range<u32>],
         bytes: &[u8],
     ) -> Result<(), String> {
-        let holds = |value: &[u8]| bytes.windows(value.len().max(1)).any(|window| window == value);
         for (id, stream) in &was.streams {
-            if !is.streams.contains_key(id) && !holds(&stream.value) {
+            if !is.streams.contains_key(id) && !holds(bytes, &stream.value) {
                 return Err(format!("{id:?} is lost, and was not in what is damaged"));
             }
         }
         for (id, state) in was.states.iter().filter(|(id, _)| !is.states.contains_key(id)) {
             let is_orphan = state.owner.is_some_and(|owner| !is.streams.contains_key(&owner));
-            if !is_orphan && !holds(&state.value) {
+            if !is_orphan && !holds(bytes, &state.value) {
                 return Err(format!("{id:?} {:?} is lost, and was not in what is damaged", state.kind));
             }
         }
