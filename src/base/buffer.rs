@@ -1,15 +1,15 @@
 //! Out-buffers: bytes on their way to one connection, and the shard's pool of them.
 //!
-//! A connection has an out-buffer only while something waits to be sent. Small packets are copied behind each other; a large
-//! payload stays where it is and is sent from the shared message. What waits grows by pieces: doubling megabytes for many slow
+//! A connection has an out-buffer only while something waits to be sent. Small packets are copied behind each other; what is large of
+//! a message stays where it is and is sent from the shared message. What waits grows by pieces: doubling megabytes for many slow
 //! connections in one go would hold up everybody else for as long as the copies take.
 
 use super::message::Message;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-/// Payloads of at least this many bytes are sent from the shared message instead of being copied: below, a copy is cheaper
-/// than another iovec.
+/// Properties and payload of at least this many bytes together are sent from the shared message instead of being copied: below, a
+/// copy is cheaper than another iovec.
 pub const SHARE_MIN: usize = 4096;
 
 /// Memory of a piece; one large packet may need more.
@@ -30,9 +30,11 @@ pub struct OutBuffer {
 
 #[derive(Debug)]
 struct Shared {
-    /// How many bytes that are not shared go before this payload.
+    /// How many bytes that are not shared go before it.
     at: usize,
     message: Arc<Message>,
+    /// How much of the message's end.
+    size: usize,
 }
 
 impl OutBuffer {
@@ -53,8 +55,15 @@ impl OutBuffer {
 
     /// Puts the payload of `message` behind what is there, without copying it.
     pub fn push_payload(&mut self, message: Arc<Message>) {
-        self.shared_size += message.payload().len();
-        self.shared.push(Shared { at: self.full_size + self.bytes.len(), message });
+        let size = message.payload().len();
+        self.push_tail(message, size);
+    }
+
+    /// The same of the last `size` bytes of topic, properties and payload.
+    pub fn push_tail(&mut self, message: Arc<Message>, size: usize) {
+        debug_assert!(size <= message.size(), "a part of the message");
+        self.shared_size += size;
+        self.shared.push(Shared { at: self.full_size + self.bytes.len(), message, size });
     }
 
     /// How many bytes wait, in all.
@@ -86,7 +95,7 @@ impl OutBuffer {
             let mut from = 0;
             while let Some(next) = shared.next_if(|next| next.at <= before + piece.len()) {
                 take(&mut out, &piece[from..next.at - before], &mut skip, count_max);
-                take(&mut out, next.message.payload(), &mut skip, count_max);
+                take(&mut out, next.message.tail(next.size), &mut skip, count_max);
                 from = next.at - before;
             }
             take(&mut out, &piece[from..], &mut skip, count_max);
@@ -195,8 +204,10 @@ mod tests {
         buffer.bytes_mut().extend_from_slice(b"head1");
         buffer.push_payload(message(b"PAYLOAD1"));
         buffer.push_payload(message(b"PAYLOAD2"));
+        buffer.push_tail(message(b"PAYLOAD3"), 4);
+        buffer.push_tail(message(b"PAYLOAD4"), 9);
         buffer.bytes_mut().extend_from_slice(b"tail");
-        let whole = b"head1PAYLOAD1PAYLOAD2tail";
+        let whole = b"head1PAYLOAD1PAYLOAD2OAD3tPAYLOAD4tail";
         assert_eq!(buffer.len(), whole.len());
         for skip in 0..=whole.len() {
             let joined: Vec<u8> = buffer.slices(skip, 16).iter().flat_map(|s| s.to_vec()).collect();

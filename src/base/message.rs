@@ -132,6 +132,12 @@ impl Message {
         &self.bytes[self.topic_size as usize + self.properties_size as usize..]
     }
 
+    /// The last bytes of topic, properties and payload: so many, but no more than there are.
+    #[must_use]
+    pub fn tail(&self, size: usize) -> &[u8] {
+        &self.bytes[self.bytes.len().saturating_sub(size)..]
+    }
+
     /// What the message costs in memory, in bytes.
     #[must_use]
     pub fn memory(&self) -> usize {

@@ -39,15 +39,17 @@ impl<'a> Walk<'a> {
         self.block.len().saturating_sub(self.reader.rest().len())
     }
 
-    /// The next property. One that may occur once is refused the second time; Subscription Identifier is left to the packet.
+    /// The next property. One that may occur once is refused the second time; Subscription Identifier is left to the packet. The first of
+    /// User Properties behind each other stands for all of them: a packet may hold millions.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Property<'a>>, Malformed> {
         if self.reader.is_empty() {
             return Ok(None);
         }
         let property = Property::decode(&mut self.reader)?;
-        let repeatable = matches!(property, Property::UserProperty(..) | Property::SubscriptionIdentifier(_));
-        if !repeatable {
+        if matches!(property, Property::UserProperty(..)) {
+            self.reader.skip_user_properties()?;
+        } else if !matches!(property, Property::SubscriptionIdentifier(_)) {
             let bit = 1_u64 << (property.id() & 63);
             if self.seen & bit != 0 {
                 return Err(Malformed::PropertyDuplicate);
@@ -186,9 +188,7 @@ impl<'a> MessageProperties<'a> {
         }
         scratch.clear();
         // [MQTT-3.3.2-18]
-        for property in self.iter() {
-            property.encode(scratch);
-        }
+        self.encode(scratch);
         scratch
     }
 
@@ -203,9 +203,23 @@ impl<'a> MessageProperties<'a> {
         self.iter().next().is_none()
     }
 
+    /// Appends them as they came, User Properties behind each other in one go.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        for property in self.iter() {
-            property.encode(out);
+        let mut reader = Reader::new(self.span);
+        while !reader.is_empty() {
+            let before = reader.rest();
+            let property = Property::decode(&mut reader).and_then(|property| {
+                if matches!(property, Property::UserProperty(..)) {
+                    reader.skip_user_properties()?;
+                }
+                Ok(property)
+            });
+            // Checked when the packet was decoded; what was not ends where it stops making sense.
+            let Ok(property) = property else { return };
+            let (these, _) = before.split_at(before.len().saturating_sub(reader.rest().len()));
+            if property.is_forwarded() {
+                out.extend_from_slice(these);
+            }
         }
     }
 }

@@ -175,11 +175,14 @@ impl Delivery<'_> {
     /// If the topic is over 65,535 bytes, the packet over 256 MiB, or the packet id does not go with the QoS.
     #[inline]
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
-        self.encode_with_room(version, self.payload.len(), out);
+        self.encode_with_room(version, self.tail_size(version), out);
+        if version.is_v5() {
+            out.extend_from_slice(self.properties);
+        }
         out.extend_from_slice(self.payload);
     }
 
-    /// Appends the packet without its payload, which the lengths include.
+    /// Appends the packet without its tail, which the lengths include.
     ///
     /// # Panics
     /// As [`encode`](Self::encode).
@@ -188,13 +191,21 @@ impl Delivery<'_> {
         self.encode_with_room(version, 0, out);
     }
 
-    /// Appends all but the payload, and reserves `room` bytes behind it.
+    /// How large the packet's tail is, in bytes: what travels with the message, which before MQTT 5 is the payload only, and from there
+    /// on the properties as well. All subscribers get the same.
+    #[inline]
+    #[must_use]
+    pub fn tail_size(&self, version: Version) -> usize {
+        self.payload.len() + if version.is_v5() { self.properties.len() } else { 0 }
+    }
+
+    /// Appends all but the tail, and reserves `room` bytes behind it.
     #[inline]
     fn encode_with_room(&self, version: Version, room: usize, out: &mut Vec<u8>) {
         assert!(self.packet_id.is_some() == (self.qos != QoS::AtMostOnce), "QoS 1 and 2 have packet ids");
         let properties_size = self.properties_size(version);
         let remaining = self.remaining(version, properties_size);
-        out.reserve(1 + 4 + remaining - self.payload.len() + room);
+        out.reserve(1 + 4 + remaining - self.tail_size(version) + room);
 
         let flags = u8::from(self.dup) << 3 | self.qos.bits() << 1 | u8::from(self.retain);
         out.push(FIRST_BYTE | flags);
@@ -205,13 +216,14 @@ impl Delivery<'_> {
         }
         if version.is_v5() {
             writer::put_variable_byte_integer(out, properties_size);
-            if properties_size > 0 {
-                self.encode_properties(out);
+            if properties_size > self.properties.len() {
+                self.encode_own_properties(out);
             }
         }
     }
 
-    fn encode_properties(&self, out: &mut Vec<u8>) {
+    /// Appends the properties that the subscriber gets besides the message's.
+    fn encode_own_properties(&self, out: &mut Vec<u8>) {
         if let Some(secs) = self.expiry {
             Property::MessageExpiryInterval(secs).encode(out);
         }
@@ -222,7 +234,6 @@ impl Delivery<'_> {
             out.push(0x0B);
             writer::put_variable_byte_integer(out, id as usize);
         }
-        out.extend_from_slice(self.properties);
     }
 
     /// The property block without its length, in bytes.

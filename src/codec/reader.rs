@@ -3,6 +3,11 @@
 use super::Malformed;
 use crate::base::PacketId;
 
+/// What a User Property begins with.
+const USER_PROPERTY: u8 = 0x26;
+/// A string of so many bytes is checked byte by byte.
+const SHORT: usize = 32;
+
 /// What is left to read of a packet or of a property block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
@@ -81,6 +86,31 @@ impl<'a> Reader<'a> {
             return Err(Malformed::NullCharacter);
         }
         Ok(string)
+    }
+
+    /// Passes over a UTF-8 encoded string that nobody looks at now, and checks it.
+    #[inline]
+    fn skip_string(&mut self) -> Result<(), Malformed> {
+        let mut ahead = *self;
+        let bytes = ahead.binary()?;
+        // Where there are millions they are short, and ASCII: no calls for those.
+        if bytes.len() <= SHORT && bytes.iter().fold(true, |plain, byte| plain & matches!(byte, 1..=0x7F)) {
+            *self = ahead;
+            return Ok(());
+        }
+        self.string().map(|_| ())
+    }
+
+    /// Passes over the User Properties at the front, and checks them.
+    #[inline]
+    pub(super) fn skip_user_properties(&mut self) -> Result<(), Malformed> {
+        while let [USER_PROPERTY, rest @ ..] = self.rest {
+            self.rest = rest;
+            // [MQTT-1.5.7-1]
+            self.skip_string()?;
+            self.skip_string()?;
+        }
+        Ok(())
     }
 
     /// A UTF-8 encoded string that the caller searches for U+0000, together with what else it looks for.

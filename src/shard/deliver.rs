@@ -113,7 +113,7 @@ impl Shard {
             packet_id: None,
             subscription_ids: target.identifiers.as_slice(),
         };
-        let shared = (routing.message.payload.len() >= SHARE_MIN).then(|| routing.share());
+        let shared = is_large(routing.message).then(|| routing.share());
         if self.encode(link, routing.message, routing.topic_hash, envelope, shared)
             && let Some(connection) = self.links.at_mut(link)
         {
@@ -136,7 +136,7 @@ impl Shard {
         if target.qos > QoS::AtMostOnce && self.window_has_room(session) {
             let keeps = group.is_some() || self.sessions.at(session).is_some_and(|entry| entry.is_durable());
             let item = keeps.then(|| item(target, routing.share(), group));
-            let shared = (routing.message.payload.len() >= SHARE_MIN).then(|| routing.share());
+            let shared = is_large(routing.message).then(|| routing.share());
             self.send_new(session, routing.message, routing.topic_hash, target, item, shared);
             return TAKEN;
         }
@@ -254,10 +254,11 @@ impl Shard {
         }
         let out = self.links.out(link);
         let before = out.len();
-        match shared {
+        let tail_size = delivery.tail_size(version);
+        match shared.filter(|_| tail_size >= SHARE_MIN) {
             Some(message) => {
                 delivery.encode_head(version, out.bytes_mut());
-                out.push_payload(message);
+                out.push_tail(message, tail_size);
             }
             None => delivery.encode(version, out.bytes_mut()),
         }
@@ -273,13 +274,19 @@ impl Shard {
 /// What a topic alias adds to a packet: the property, and the property length's second byte.
 const ALIAS_SIZE_MAX: usize = 4;
 
+/// Whether the message is sent from where it is, at least to subscribers that get its properties.
+pub(super) fn is_large(message: &MessageRef<'_>) -> bool {
+    message.properties.len() + message.payload.len() >= SHARE_MIN
+}
+
 /// Whether the subscriber gets the same bytes as others of its version.
 fn is_plain(connection: &Connection, target: &Target, message: &MessageRef<'_>) -> bool {
     if target.retain || message.payload.len() >= SHARE_MIN {
         return false;
     }
     !connection.version.is_v5()
-        || (connection.aliases.is_none()
+        || (!is_large(message)
+            && connection.aliases.is_none()
             && target.identifiers.as_slice().is_empty()
             && message.head.expires_at == Wall::NEVER)
 }

@@ -57,6 +57,9 @@ impl Shard {
             }
             Some(packet_id) => self.accept(slot, session, packet_id, &message, refuses),
         };
+        // The next one is small, most likely.
+        scratch.clear();
+        scratch.shrink_to(PROPERTIES_KEPT_MAX);
         self.scratch.properties = scratch;
         result?;
         // Refusing a publish may have closed the connection.
@@ -236,6 +239,8 @@ impl Shard {
 
 /// PUBACK or PUBREC without the text of its reason string, at most: both lengths in one byte each.
 const ACK_SIZE_MAX: usize = 9;
+/// Memory for properties that had to be copied, kept for the next publish, in bytes.
+const PROPERTIES_KEPT_MAX: usize = 64 << 10;
 
 /// What the publisher is told.
 fn reason(outcome: Outcome) -> ReasonCode {

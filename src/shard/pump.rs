@@ -2,11 +2,10 @@
 
 use super::Shard;
 use super::connection::Links;
-use super::deliver::Envelope;
+use super::deliver::{Envelope, is_large};
 use super::durable::{Wait, format};
 use super::routing::Target;
 use super::sessions::Kept;
-use crate::base::buffer::SHARE_MIN;
 use crate::base::{ConnectionId, PacketId, QoS, ReasonCode};
 use crate::codec::{self, Ack, AckKind};
 use crate::log::{MessageNumber, Sequence};
@@ -193,7 +192,7 @@ impl Shard {
             packet_id: Some(packet_id),
             subscription_ids: item.identifiers.as_slice(),
         };
-        let shared = (message.payload.len() >= SHARE_MIN).then(|| Arc::clone(&item.message));
+        let shared = is_large(&message).then(|| Arc::clone(&item.message));
         let hash = self.trie.topic_hash(message.head.vhost, message.topic);
         if !self.encode(link, &message, hash, envelope, shared) {
             self.forget_resend(session);
@@ -222,7 +221,7 @@ impl Shard {
         };
         let message = Arc::clone(&item.message);
         let message_ref = message.as_ref().as_ref();
-        let shared = (message_ref.payload.len() >= SHARE_MIN).then(|| Arc::clone(&message));
+        let shared = is_large(&message_ref).then(|| Arc::clone(&message));
         let hash = self.trie.topic_hash(message_ref.head.vhost, message_ref.topic);
         let keeps = item.group.is_some() || self.sessions.at(session).is_some_and(|entry| entry.is_durable());
         self.send_new(session, &message_ref, hash, &target, keeps.then_some(item), shared);

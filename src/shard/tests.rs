@@ -4,6 +4,7 @@ mod bounds;
 mod durable;
 mod fan_out;
 mod limits;
+mod properties;
 mod replays;
 mod runs;
 mod slow;

@@ -30,7 +30,7 @@ pub(crate) struct Report {
     what: String,
     took: Duration,
     witness: (Duration, Duration, usize),
-    /// No turn of a shard was longer, in seconds.
+    /// The bound under which the loop lag stayed, which is asked for once a second; in seconds.
     lag: f64,
     /// By how much the counters that name the cause have grown.
     counts: Vec<f64>,

@@ -30,7 +30,7 @@ impl Page {
         *self.0.get(sample).unwrap_or_else(|| panic!("no {sample} in {:#?}", self.0))
     }
 
-    /// The bound that every loop lag since `earlier` was below or at, in seconds: a turn of a shard was not longer.
+    /// The bound that every loop lag since `earlier` was below or at, in seconds. It is asked for once a second: most turns are not seen.
     pub(crate) fn lag_bound_since(&self, earlier: &Self) -> f64 {
         let all = "quelea_loop_lag_seconds_bucket{le=\"+Inf\"}";
         let count = self.value(all) - earlier.value(all);

@@ -56,6 +56,54 @@ fn accepted() {
     assert_eq!(utf8.payload, [0xFF]);
 }
 
+/// They are checked in one go: none is lost, whatever stands between them.
+#[test]
+fn user_properties_behind_each_other() {
+    let (short, long) = ("0123456789abcdef".repeat(2), "0123456789abcdefg".repeat(2));
+    let texts = ["", "v", "\u{1}", "\u{7f}", "ü", &short, &long, "\u{FFFF}"];
+    let mut many = Vec::new();
+    for (name, value) in texts.iter().flat_map(|name| texts.map(|value| (*name, value))) {
+        properties::push_user_property(&mut many, name, value);
+    }
+    let expiry = bytes("02 00000009");
+    for (between, forwarded) in [(&[][..], &[][..]), (&expiry, &[]), (&[1, 1], &[1, 1])] {
+        let mut body = bytes("0001't'");
+        writer::put_prefixed(&mut body, |out| out.extend([&many[..], between, &many].concat()));
+        let input = packet(0x30, &body);
+        let Ok(Packet::Publish(publish)) = parse(&input, Version::V5, Sender::Client) else {
+            panic!("{between:?}")
+        };
+        assert_eq!(publish.properties.forward(&mut Vec::new()), [&many[..], forwarded, &many].concat());
+        assert_eq!(publish.properties.iter().count(), 2 * texts.len().pow(2) + forwarded.len() / 2);
+    }
+}
+
+/// One that is wrong is refused for the same reason wherever it stands.
+#[test]
+fn a_wrong_user_property_behind_others() {
+    for (wrong, reason) in [
+        ("26 0001'k' 0001 00", Malformed::NullCharacter),
+        ("26 0001 00 0001'v'", Malformed::NullCharacter),
+        ("26 0001'k' 0001 FF", Malformed::Utf8Invalid),
+        ("26 0001 C3 0001 BC", Malformed::Utf8Invalid),
+        ("26 0003 EDA080 0001'v'", Malformed::Utf8Invalid),
+        ("26 0001'k' 0002'v'", Malformed::Truncated),
+        ("26 0001'k' 00", Malformed::Truncated),
+        ("26 0001'k'", Malformed::Truncated),
+        ("26", Malformed::Truncated),
+        ("A600 0001'k' 0001'v'", Malformed::VariableByteIntegerNotMinimal),
+        ("27 00000000", Malformed::PacketSizeMaxZero),
+        ("21 0001", Malformed::PropertyNotAllowed),
+    ] {
+        for before in ["", "26 0001'k' 0001'v'", "26 0001'k' 0001'v' 26 0000 0002'ab'"] {
+            let mut body = bytes("0001't'");
+            writer::put_prefixed(&mut body, |out| out.extend([bytes(before), bytes(wrong)].concat()));
+            let input = packet(0x30, &body);
+            assert_eq!(parse(&input, Version::V5, Sender::Client).err(), Some(reason), "{before} {wrong}");
+        }
+    }
+}
+
 #[test]
 fn refused() {
     let (v3, v5) = (Version::V311, Version::V5);

@@ -119,7 +119,9 @@ proptest! {
         prop_assert_eq!(out.len() - 1, delivery.size(version));
         let mut head = Vec::new();
         delivery.encode_head(version, &mut head);
-        prop_assert_eq!(&out[1..out.len() - payload.len()], &head[..]);
+        let tail = if v5 { [&properties[..], &payload].concat() } else { payload.clone() };
+        prop_assert_eq!(tail.len(), delivery.tail_size(version));
+        prop_assert_eq!(&out[1..], [head, tail].concat());
 
         let Ok(Packet::Publish(publish)) = parse(&out[1..], version, sender) else {
             return Err(TestCaseError::fail("not a PUBLISH"));

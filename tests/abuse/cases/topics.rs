@@ -69,21 +69,24 @@ pub(crate) fn wildcards(arena: &Arena) -> String {
 
 /// As many User Properties as fit, forwarded; and packets whose properties are not what they say.
 pub(crate) fn properties(arena: &Arena) -> String {
-    let (rounds, size) = arena.pick((20, 15 << 20), (2, 1 << 20));
+    let (rounds, size) = arena.pick((20, 15 << 20), (4, 1 << 20));
     let mut subscriber = Wire::connected(arena.address(), 5, "properties-s");
     subscriber.send(&subscribe(5, 1, "properties", 0));
     assert_eq!(subscriber.receive().expect("SUBACK").first, 0x90);
     let mut publisher = Wire::connected(arena.address(), 5, "properties-p");
     let one = [0x26, 0, 1, b'k', 0, 1, b'v'];
-    let count = size / one.len();
-    let all = one.repeat(count);
-    // The length in front of the properties is written like a packet's.
-    let properties = packet(0, &all)[1..].to_vec();
-    let body = [&text("properties")[..], &properties, b"x"].concat();
-    let bomb = packet(0x30, &body);
-    for _ in 0..rounds {
-        publisher.send(&bomb);
-        assert_eq!(subscriber.receive().expect("the message").body.len(), body.len());
+    let count = size / one.len() / 2 * 2;
+    let half = one.repeat(count / 2);
+    // Together, and with a Message Expiry Interval in their midst, which a subscriber gets in front of them.
+    let bombs = [&[][..], &[2, 0, 0, 1, 0]].map(|between| {
+        // The length in front of the properties is written like a packet's.
+        let properties = packet(0, &[&half[..], between, &half].concat())[1..].to_vec();
+        let body = [&text("properties")[..], &properties, b"x"].concat();
+        (packet(0x30, &body), body.len())
+    });
+    for (bomb, size) in bombs.iter().cycle().take(rounds) {
+        publisher.send(bomb);
+        assert_eq!(subscriber.receive().expect("the message").body.len(), *size);
     }
     let lies: [&[u8]; 6] = [
         // Longer than the packet; five bytes of length; an unknown one; one twice; a text that ends early; an alias of 0.
