@@ -78,6 +78,8 @@ pub(crate) struct Seen {
     pub(crate) rings_closed: usize,
     /// Rings that could have been closed, but for a connection on its way there.
     pub(crate) rings_kept: usize,
+    /// Looks after which receive buffers of a burst had come back.
+    pub(crate) buffers_returned: usize,
     /// Connections that further rings accepted.
     pub(crate) accepted_further: usize,
     /// Connections handed over into further rings.
@@ -171,8 +173,9 @@ impl Host {
         if self.rng.chance(700) {
             buffers.append(&mut self.held);
         }
-        buffers.into_iter().for_each(|(ring, buffer)| self.rings.at(ring).publish(buffer));
+        buffers.into_iter().for_each(|(ring, buffer)| self.rings.publish(ring, buffer));
         if self.rng.chance(50) {
+            self.seen.buffers_returned += usize::from(self.rings.look_for_buffers());
             self.rings.release_buffers();
         }
         self.open_ring();
@@ -534,7 +537,7 @@ impl Host {
             self.close(ConnectionId { slot, generation });
         }
         let held = std::mem::take(&mut self.held);
-        held.into_iter().for_each(|(ring, buffer)| self.rings.at(ring).publish(buffer));
+        held.into_iter().for_each(|(ring, buffer)| self.rings.publish(ring, buffer));
         self.rings.submit().expect("the rings take entries");
     }
 

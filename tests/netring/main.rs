@@ -130,6 +130,7 @@ fn check(tally: Tally, [listening, other]: [Seen; 2]) {
         let Seen { single_shots, multishots, no_buffers, receives_cancelled, late_bytes, .. } = seen;
         let Seen { handed_over, handed_over_with_bytes, sends_stuck, sends_in_parts, .. } = seen;
         let Seen { landed_further, received_further, rings_opened, rings_closed, .. } = seen;
+        let Seen { buffers_returned, .. } = seen;
         assert!(rings_opened >= RINGS - 1, "a ring that fills up gets company: {seen:#?}");
         assert!(rings_closed <= rings_opened, "the first stays: {seen:#?}");
         let all = [
@@ -144,6 +145,7 @@ fn check(tally: Tally, [listening, other]: [Seen; 2]) {
             sends_in_parts,
             landed_further,
             received_further,
+            buffers_returned,
         ];
         assert!(!all.contains(&0), "everything happens to both: {seen:#?}");
     }

@@ -34,7 +34,7 @@ impl Driver {
         } else if last {
             self.on_closing_receive(connection, None);
         }
-        self.rings.at(ring).publish(buffer);
+        self.rings.publish(ring, buffer);
     }
 
     pub(super) fn on_receive_ended(&mut self, connection: ConnectionId, ended: Ended) {

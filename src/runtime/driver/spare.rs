@@ -68,8 +68,11 @@ impl Driver {
         let ends_being_busy = is_quiet && self.spare.was_busy;
         let finds_unused = self.leaving.is_none() && self.rings.look_for_unused();
         let closed_some = finds_unused && self.close_rings();
-        if freed_much || ends_being_busy || closed_some {
+        let is_much = freed_much || ends_being_busy || closed_some;
+        if self.rings.look_for_buffers() || is_much {
             self.rings.release_buffers();
+        }
+        if is_much {
             memory::collect();
         }
         if is_quiet {

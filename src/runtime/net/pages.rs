@@ -1,36 +1,45 @@
 //! Page-aligned, zeroed memory that the kernel reads or writes behind the compiler's back.
 //!
 //! Never referenced as a whole: users go through raw pointers and make references only to parts they know to be theirs.
-#![allow(unsafe_code, reason = "memory shared with the kernel is freed through a raw pointer")]
+//!
+//! A mapping of its own and not the allocator's memory, which the system backs with pages of 2 MiB: the first byte received would make
+//! so much resident.
+#![allow(unsafe_code, reason = "memory shared with the kernel is mapped and freed through raw pointers")]
 
-use std::mem::MaybeUninit;
-use std::ptr::NonNull;
+use std::alloc::{Layout, handle_alloc_error};
+use std::ptr::{self, NonNull};
 
 const PAGE_SIZE: usize = 4096;
 
-#[repr(C, align(4096))]
-struct Page([u8; PAGE_SIZE]);
-
 /// An owned run of pages, untouched (so not resident) until somebody writes.
 pub(super) struct Pages {
-    pages: NonNull<[MaybeUninit<Page>]>,
+    base: NonNull<u8>,
+    size: usize,
 }
 
 impl Pages {
-    /// At least `size` bytes of zeroes.
+    /// At least `size` bytes of zeroes. Ends the process as any allocation does if there is no memory.
     pub(super) fn new(size: usize) -> Self {
-        let pages = Box::<[Page]>::new_zeroed_slice(size.div_ceil(PAGE_SIZE));
-        Self { pages: NonNull::from(Box::leak(pages)) }
+        let size = size.next_multiple_of(PAGE_SIZE);
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping, wherever the system finds room.
+        let base = unsafe { libc::mmap(ptr::null_mut(), size, access, kind, -1, 0) };
+        let layout = Layout::from_size_align(size, PAGE_SIZE).expect("a size in memory");
+        let base = if base == libc::MAP_FAILED { None } else { NonNull::new(base.cast::<u8>()) };
+        let Some(base) = base else { handle_alloc_error(layout) };
+        // SAFETY: the range was just mapped. A system without large pages refuses, and has none to be kept from.
+        unsafe { libc::madvise(base.as_ptr().cast(), size, libc::MADV_NOHUGEPAGE) };
+        Self { base, size }
     }
 
     /// The first byte; the pointer may be used for the whole run while `self` lives.
     pub(super) fn base(&self) -> NonNull<u8> {
-        self.pages.cast()
+        self.base
     }
 
     /// Gives the memory back to the system until somebody writes; reads as zeroes, or as what it was if the system refuses.
     pub(super) fn discard(&self) {
-        // SAFETY: the range is the live allocation of `new`, whole pages, private and anonymous; whoever reads it reads zeroes
+        // SAFETY: the range is the live mapping of `new`, whole pages, private and anonymous; whoever reads it reads zeroes
         // then, which are valid bytes, and no reference to any of it exists (`NetRing::release_buffers` sees to that).
         let result = unsafe { libc::madvise(self.base().as_ptr().cast(), self.size(), libc::MADV_DONTNEED) };
         debug_assert_eq!(result, 0, "the range is ours");
@@ -38,15 +47,16 @@ impl Pages {
 
     /// Bytes in the run.
     pub(super) fn size(&self) -> usize {
-        self.pages.len() * PAGE_SIZE
+        self.size
     }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the pointer came from a leaked box in `new` and is given up here, once. The owner keeps `self` until the
-        // kernel has let go of the memory (`NetRing::drop` waits for that, or leaks).
-        drop(unsafe { Box::from_raw(self.pages.as_ptr()) });
+        // SAFETY: the mapping of `new`, whole, given up here, once. The owner keeps `self` until the kernel has let go of the memory
+        // (`NetRing::drop` waits for that, or leaks).
+        let result = unsafe { libc::munmap(self.base().as_ptr().cast(), self.size()) };
+        debug_assert_eq!(result, 0, "the range is ours");
     }
 }
 

@@ -5,15 +5,16 @@
 //!
 //! The first ring is where the shard waits; a further one reports there through the shard's event descriptor. Each ring has
 //! receive buffers of its own: what is published cannot be taken back, so a ring could starve beside an idle one that has all. It is given few at
-//! first, and twice as many whenever a turn used more than half: the kernel takes them in turn, so all it has become resident.
+//! first, and twice as many whenever a turn used more than half: the kernel takes them in turn, so all it has become resident. What comes
+//! back after a burst is kept from it again.
 
 use super::buffers::{Buffer, ReceiveBuffers};
 use super::completion::Completion;
 use super::ring::{NetRing, RingFd, RingOptions};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, mem};
 
 /// With fewer free descriptors than this another ring is opened (half of a smaller table): other shards hand connections over
 /// without asking, and may be many turns ahead.
@@ -71,8 +72,16 @@ pub struct Rings {
 #[derive(Debug)]
 struct Place {
     ring: NetRing,
-    /// Receive buffers that it has not needed yet.
+    /// Receive buffers that it has not needed yet, or does not need any more.
     reserve: Vec<Buffer>,
+    /// Receive buffers it is to have; after a burst it has more until they come back.
+    wanted: usize,
+    /// The fewest of these.
+    wanted_min: usize,
+    /// Most receive buffers that were in use together since the last look.
+    used_max: usize,
+    /// Receive buffers that came back and were kept since the last look.
+    returned: usize,
     /// Looks that found it unused, one after the other.
     unused: u8,
 }
@@ -215,6 +224,17 @@ impl Rings {
         self.options.count_max = self.count();
     }
 
+    /// Gives a receive buffer (back) to `ring`: to the kernel, unless it has enough.
+    pub fn publish(&mut self, ring: usize, buffer: Buffer) {
+        self.places[ring].as_mut().expect(OPEN).publish(buffer);
+    }
+
+    /// A look at how many receive buffers were needed since the last one, every few seconds: more than four times as many are taken back as they come. Says
+    /// whether some came since the last look, so that their pages can be released.
+    pub fn look_for_buffers(&mut self) -> bool {
+        self.places.iter_mut().flatten().fold(false, |found, place| place.look_for_buffers() || found)
+    }
+
     /// A look for further rings without sockets that are not needed, every few seconds: what they have in flight is cancelled. Says whether
     /// there are any, so that another look finds one to be closed.
     pub fn look_for_unused(&mut self) -> bool {
@@ -328,8 +348,9 @@ impl Place {
         let RingsOptions { descriptors, buffer_size, .. } = options;
         let (buffers, mut reserve) = ReceiveBuffers::new(buffers, buffer_size);
         let mut ring = NetRing::new(RingOptions { submissions, completions, descriptors }, buffers)?;
-        reserve.drain(..granted.min(reserve.len())).for_each(|token| ring.publish(token));
-        Ok(Self { ring, reserve, unused: 0 })
+        let wanted = granted.min(reserve.len());
+        reserve.drain(..wanted).for_each(|token| ring.publish(token));
+        Ok(Self { ring, reserve, wanted, wanted_min: wanted, used_max: 0, returned: 0, unused: 0 })
     }
 
     /// Sockets it has room for.
@@ -339,26 +360,48 @@ impl Place {
         free.saturating_sub(HAND_OVERS.min(free / 2)).saturating_sub(accepts)
     }
 
+    /// Receive buffers that it has: with the kernel, or received into.
+    fn granted(&self) -> usize {
+        usize::from(self.ring.buffers().count()) - self.reserve.len()
+    }
+
     /// Gives the ring more buffers if more than half of those it has are in use.
     fn grant(&mut self) {
-        let Self { ring, reserve, .. } = self;
-        if reserve.is_empty() {
-            return;
+        let granted = self.granted();
+        let used = granted - usize::from(self.ring.published());
+        self.used_max = self.used_max.max(used);
+        if used > granted.div_ceil(2) && !self.reserve.is_empty() {
+            let rest = self.reserve.len().saturating_sub(granted);
+            self.reserve.drain(rest..).for_each(|buffer| self.ring.publish(buffer));
+            self.wanted = self.granted();
         }
-        let granted = usize::from(ring.buffers().count()) - reserve.len();
-        if usize::from(ring.published()) < granted / 2 {
-            let rest = reserve.len().saturating_sub(granted);
-            reserve.drain(rest..).for_each(|buffer| ring.publish(buffer));
+    }
+
+    fn publish(&mut self, buffer: Buffer) {
+        if self.granted() > self.wanted {
+            self.reserve.push(buffer);
+            self.returned += 1;
+        } else {
+            self.ring.publish(buffer);
         }
+    }
+
+    fn look_for_buffers(&mut self) -> bool {
+        // Twice what makes it ask for more.
+        let enough = (4 * mem::take(&mut self.used_max)).next_power_of_two().max(self.wanted_min);
+        self.wanted = self.wanted.min(enough);
+        mem::take(&mut self.returned) > 0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ConnectionId;
     use crate::runtime::net::{Completion, Descriptor};
     use nix::errno::Errno;
     use nix::sys::eventfd::EventFd;
+    use std::io::Write;
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
     const SHARE: RingShare = RingShare { submissions: 8, completions: 8, buffers: 4, granted: 2 };
@@ -473,6 +516,48 @@ mod tests {
         // After the look, before the end.
         world.client(ring);
         assert_eq!(world.rings.closable(), None);
+    }
+
+    #[test]
+    fn buffers_of_a_burst_are_kept_from_the_kernel_again() {
+        let mut world = World::new();
+        let descriptor = world.client(0);
+        let id = ConnectionId { slot: 0, generation: 0 };
+        world.rings.at(0).receive_multishot(id, descriptor);
+        let receive = |world: &mut World, count: usize| -> Vec<Buffer> {
+            let received = (0..count).map(|_| {
+                world.clients[0].write_all(&[1; 64]).unwrap();
+                match world.next(0) {
+                    Completion::Received { buffer, .. } if buffer.len() == 64 => buffer,
+                    other => panic!("64 bytes: {other:?}"),
+                }
+            });
+            received.collect()
+        };
+        let state = |world: &World| (world.rings.published(0), world.rings.reserved(0));
+        assert_eq!(state(&world), (2, 2));
+        // Both at once: then it has four.
+        let mut held = receive(&mut world, 1);
+        assert_eq!(state(&world), (1, 2));
+        held.append(&mut receive(&mut world, 1));
+        assert_eq!(state(&world), (2, 0));
+        held.append(&mut receive(&mut world, 1));
+        held.drain(..).for_each(|buffer| world.rings.publish(0, buffer));
+        assert_eq!((state(&world), world.rings.look_for_buffers()), ((4, 0), false), "three were in use");
+        // One at a time needs four; none needs two, but only what is received into comes back.
+        receive(&mut world, 1).into_iter().for_each(|buffer| world.rings.publish(0, buffer));
+        assert_eq!((world.rings.look_for_buffers(), world.rings.look_for_buffers()), (false, false));
+        assert_eq!(state(&world), (4, 0));
+        for left in [3, 2, 2, 2] {
+            receive(&mut world, 1).into_iter().for_each(|buffer| world.rings.publish(0, buffer));
+            assert_eq!(state(&world), (left, 4 - usize::from(left)));
+        }
+        assert!(world.rings.look_for_buffers() && !world.rings.look_for_buffers(), "said once");
+        world.rings.release_buffers();
+        let again = receive(&mut world, 2);
+        assert!(again.iter().all(|buffer| world.rings.bytes(0, buffer) == [1; 64]));
+        again.into_iter().for_each(|buffer| world.rings.publish(0, buffer));
+        assert_eq!(state(&world), (4, 0));
     }
 
     #[test]
