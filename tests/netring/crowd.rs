@@ -21,7 +21,7 @@ const STALL_MS: u16 = 60_000;
 /// Nothing happens for so long when what can get stuck is stuck.
 const SETTLED_MS: u16 = 3;
 /// While so many are still to come they come one by one: rings empty, and fill again.
-const QUIET: Range<usize> = 180..210;
+const QUIET: Range<usize> = 160..240;
 
 /// How the clients fared.
 #[derive(Clone, Copy, Debug, Default)]

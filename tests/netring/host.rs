@@ -179,7 +179,7 @@ impl Host {
             self.rings.release_buffers();
         }
         self.open_ring();
-        if self.rng.chance(200) {
+        if self.rng.chance(500) {
             self.close_rings();
         }
         self.feed_starved();

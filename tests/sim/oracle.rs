@@ -311,7 +311,7 @@ impl Oracle {
         let was_kept = match self.publications[*newest].acked {
             // What was seen may have been of an attempt that was refused.
             Some((_, reason)) => {
-                !reason.is_error() && !(self.may_refuse && self.publications[*newest].attempts > 1)
+                !(reason.is_error() || self.may_refuse && self.publications[*newest].attempts > 1)
             }
             None => self.crashes == 0 && !self.may_refuse,
         };
