@@ -103,10 +103,13 @@ impl Log {
         let is_done = self.compacted == sequence || self.index.usage.count(oldest) == 0;
         // What is not written yet cannot be read.
         let is_done = is_done || self.writer.is_waiting(oldest);
+        // It would be read for nothing again.
+        let is_done = is_done || (self.copy_needs > 0 && self.fit(self.copy_needs).is_none());
         if is_done || self.compaction_credit == 0 || !(is_wasteful || is_pressed) {
             return;
         }
         self.compaction_credit -= 1;
+        self.copy_needs = 0;
         let scanner = Scanner::new(tag, DATA_START..end, CHUNK_BYTES);
         self.compaction = Some(Compaction {
             segment: oldest,

@@ -164,6 +164,8 @@ pub struct Log {
     /// The last segment that was compacted.
     compacted: u64,
     is_copying: bool,
+    /// The size of the segment for want of which the last compaction was given up; 0: none.
+    copy_needs: u32,
     /// Compactions that may begin before something else is appended: once round, and a log that is left alone rests.
     compaction_credit: usize,
     /// The commit after which the oldest segment, which is empty, is no longer needed.
@@ -485,7 +487,11 @@ impl Log {
         let needed = segment_for(size)?;
         let segment = match self.fit(needed).and_then(|at| self.free.remove(at)) {
             Some(segment) => segment,
-            None if self.is_copying || grows && self.cannot_make(needed) => return Err(Refused::Full),
+            None if self.is_copying => {
+                self.want_for_copies(needed);
+                return Err(Refused::Full);
+            }
+            None if grows && self.cannot_make(needed) => return Err(Refused::Full),
             None => self.create(needed.max(self.options.segment_bytes)).ok_or(Refused::Full)?,
         };
         if let Some(life) = self.writer.life() {
@@ -502,6 +508,16 @@ impl Log {
         self.chain.push_back(segment);
         self.writer.begin(life, self.index.next_message, self.index.next_generation);
         Ok(())
+    }
+
+    /// Has a segment made for copies, which do not wait for it in the log: compaction goes on when it is there.
+    fn want_for_copies(&mut self, needed: u32) {
+        self.copy_needs = needed;
+        let is_on_its_way =
+            self.segments.iter().any(|(_, file)| file.used == Use::Creating && file.bytes >= needed);
+        if !is_on_its_way && !self.is_full() {
+            self.create(needed.max(self.options.segment_bytes));
+        }
     }
 
     /// Has a file made.

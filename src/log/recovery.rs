@@ -489,6 +489,7 @@ impl Recovery {
             compaction: None,
             compacted: 0,
             is_copying: false,
+            copy_needs: 0,
             compaction_credit: 0,
             empty_since: None::<Sequence>,
             expiry_slot: 0,

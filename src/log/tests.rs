@@ -176,6 +176,22 @@ fn a_record_larger_than_a_segment_has_one_of_its_own() {
 }
 
 #[test]
+fn a_record_larger_than_a_segment_is_not_in_the_way_of_what_is_behind_it() {
+    let mut disk = TestDisk::default();
+    let mut log = open(&mut disk, options(), 1).log;
+    let (a, b) = (session(&mut log, "a"), session(&mut log, "b"));
+    let large = vec![5; 300_000];
+    log.append(&message("t", &large), &mut vec![holder(b, 0)]).unwrap();
+    for _ in 0..2000 {
+        let (number, _) = log.append(&message("t", &[1; 1000]), &mut vec![holder(a, 0)]).unwrap();
+        settle(&mut log, &mut disk);
+        log.acknowledge(a, number).unwrap();
+    }
+    assert!(disk.files().len() <= 8, "{} files", disk.files().len());
+    assert_eq!(payloads(&mut log, &mut disk, b), [large]);
+}
+
+#[test]
 fn segments_are_used_again_and_what_lives_moves_on() {
     let mut disk = TestDisk::default();
     let mut log = open(&mut disk, options(), 1).log;
