@@ -379,9 +379,7 @@ impl World {
         self.aim_at_ending(client);
         self.trace.line(self.now.mono.0, format_args!("socket {socket} closed by its shard"));
         // The client may not know yet.
-        if self.polite(client).is_some_and(|polite| polite.may_end(self)) {
-            self.oracle.member_may_end(client);
-        }
+        self.shard_may_give_up(socket);
         let end = &mut self.network.sockets[socket];
         if !end.cut && end.client_open {
             end.down_closed = true;
@@ -505,12 +503,22 @@ impl World {
         if !self.network.is_healed {
             let until = self.now.mono.0 + self.network_rng.between(100, 15_000);
             self.network.sockets[socket].stalled_until = until;
+            self.shard_may_give_up(socket);
+        }
+    }
+
+    /// What the shard does about a client it does not hear from, or cannot send to, it does before the socket is closed.
+    fn shard_may_give_up(&mut self, socket: usize) {
+        let client = self.network.sockets[socket].client;
+        if self.polite(client).is_some_and(|polite| polite.may_end(self)) {
+            self.oracle.member_may_end(client);
         }
     }
 
     /// The client never reads again, until faults stop.
     pub(crate) fn stop_reading(&mut self, socket: usize) {
         self.network.sockets[socket].stalled_until = u64::MAX;
+        self.shard_may_give_up(socket);
     }
 
     /// How long a shard has had every byte of a connection and read on, in milliseconds; `None` if there is no more to judge.
