@@ -13,7 +13,7 @@ const SHARE_BYTES: usize = 64 << 10;
 const COMPLETION_BYTES: usize = SHARE_BYTES / 16;
 
 /// Lost connections that are ended in a turn: closing a socket takes the kernel about 10 µs.
-const ENDS_A_TURN: usize = 256;
+const ENDS_A_TURN: usize = 64;
 
 impl Driver {
     pub(super) fn on_received(&mut self, ring: usize, connection: ConnectionId, buffer: Buffer, last: bool) {
@@ -59,6 +59,8 @@ impl Driver {
     /// Tells the shard of connections that are lost, behind everything else that came, and not of all at once: when very many are
     /// lost together, closing them takes a core for seconds, and others are to be served meanwhile.
     pub(super) fn end_some(&mut self) {
+        // Behind losses that are still with the kernel others wait.
+        self.rings.set_thorough(!self.ends.is_empty());
         for connection in self.ends.drain(..self.ends.len().min(ENDS_A_TURN)) {
             // The shard may have closed it by itself since.
             if self.sockets.get_mut(connection).is_some() {

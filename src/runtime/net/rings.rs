@@ -67,6 +67,7 @@ pub struct Rings {
     places: Vec<Option<Place>>,
     event: Arc<OwnedFd>,
     options: RingsOptions,
+    is_thorough: bool,
 }
 
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl Rings {
     pub fn new(options: RingsOptions, event: Arc<OwnedFd>) -> io::Result<Self> {
         let mut first = Place::new(options, options.first)?;
         first.ring.watch(Arc::clone(&event));
-        Ok(Self { places: vec![Some(first)], event, options })
+        Ok(Self { places: vec![Some(first)], event, options, is_thorough: false })
     }
 
     /// Opens a further ring; gives its index.
@@ -289,7 +290,13 @@ impl Rings {
     /// # Errors
     /// Only what cannot be mended by trying again.
     pub fn submit(&mut self) -> io::Result<()> {
-        self.places.iter_mut().flatten().try_for_each(|place| place.ring.submit())
+        let is_thorough = self.is_thorough;
+        self.places.iter_mut().flatten().try_for_each(|place| submit(&mut place.ring, is_thorough))
+    }
+
+    /// Whether much of what happened is still with the kernel, most likely: what others sent waits behind it.
+    pub fn set_thorough(&mut self, is_thorough: bool) {
+        self.is_thorough = is_thorough;
     }
 
     /// Submits, then waits on the first ring; not at all if a further one has something. [`collect`](Self::collect) follows.
@@ -297,13 +304,18 @@ impl Rings {
     /// # Errors
     /// Only what cannot be mended by trying again.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let is_thorough = self.is_thorough;
         let mut rings = self.places.iter_mut().flatten().map(|place| &mut place.ring);
         let first = rings.next().expect("there is a first ring");
         let mut is_busy = false;
         for ring in rings {
-            ring.submit()?;
+            submit(ring, is_thorough)?;
             // What completes after this look writes to the event descriptor, which the first ring reads.
             is_busy |= ring.is_complete() || ring.is_pending();
+        }
+        if is_thorough {
+            first.submit_thoroughly()?;
+            is_busy |= first.is_complete();
         }
         if is_busy { first.submit() } else { first.wait(timeout) }
     }
@@ -313,7 +325,8 @@ impl Rings {
     /// # Errors
     /// Only what cannot be mended by trying again.
     pub fn collect(&mut self) -> io::Result<()> {
-        self.places.iter_mut().skip(1).flatten().try_for_each(|place| place.ring.submit())
+        let is_thorough = self.is_thorough;
+        self.places.iter_mut().skip(1).flatten().try_for_each(|place| submit(&mut place.ring, is_thorough))
     }
 
     /// Appends what completed in `ring` since the last time, in order: nothing if it is closed.
@@ -396,6 +409,10 @@ impl Place {
         self.wanted = self.wanted.min(enough);
         mem::take(&mut self.returned) > 0
     }
+}
+
+fn submit(ring: &mut NetRing, is_thorough: bool) -> io::Result<()> {
+    if is_thorough { ring.submit_thoroughly() } else { ring.submit() }
 }
 
 #[cfg(test)]

@@ -151,6 +151,21 @@ fn receives_single_shot_and_multishot() {
 }
 
 #[test]
+fn a_thorough_submit_waits_for_nothing_and_submits_all_the_same() {
+    let mut bench = Bench::new();
+    let (mut client, descriptor) = pair(&mut bench);
+    bench.ring.receive_multishot(A, descriptor);
+    // Nothing completes: were that waited for, this would be the end.
+    bench.ring.submit_thoroughly().unwrap();
+    assert!(!bench.ring.is_complete());
+    client.write_all(b"one").unwrap();
+    while !bench.ring.is_complete() {
+        bench.ring.submit_thoroughly().unwrap();
+    }
+    assert_eq!(bench.received(), (b"one".to_vec(), false));
+}
+
+#[test]
 fn a_cancelled_receive_keeps_what_came_before() {
     let mut bench = Bench::new();
     let (mut client, descriptor) = pair(&mut bench);
