@@ -120,6 +120,8 @@ pub(crate) struct Oracle {
     pub(crate) refuses: bool,
     /// Publishes are refused now and then, for whatever reason: what is sent again because its refusal was lost comes late.
     pub(crate) may_refuse: bool,
+    /// Queues have bounds: what they drop may be there again after a crash, which comes before that is on disk.
+    pub(crate) drops: bool,
     /// Clients that refuse some deliveries: a refusal that is lost has the delivery sent again.
     pub(crate) refusing: BTreeSet<usize>,
     /// Topics on which a newcomer got a message with RETAIN.
@@ -447,7 +449,9 @@ impl Oracle {
         let is_found_again = self.crashes > 0 && self.excused.contains(&new.tag);
         // A mark that is lost with a disk has a delivery that had begun begin anew, behind those whose marks are there.
         let is_unmarked = self.crashes > 0 && self.excused_clients.contains(&client);
+        let was_dropped = self.crashes > 0 && self.drops;
         let may_be_late = was_moved
+            || was_dropped
             || is_late_qos0
             || is_found_again
             || is_unmarked

@@ -217,9 +217,11 @@ impl World {
             return Ok(());
         }
         let seen = self.oracle.last_seen.get(&(by.client, topic.to_string())).copied().flatten();
-        // What is sent again after a crash comes late to who has subscribed since: nothing there knows of it.
+        // What is sent again after a crash comes late to who has subscribed since, where nothing is known of it, or not at all,
+        // where it is known for others.
+        let was_repeated = |tag: usize| self.oracle.publications[tag].attempts > 1;
         let is_late =
-            !self.crashes.is_empty() && seen.is_some_and(|tag| self.oracle.publications[tag].attempts > 1);
+            !self.crashes.is_empty() && (seen.is_some_and(was_repeated) || truth.is_some_and(was_repeated));
         if seen != truth && !is_late {
             return Err(format!("client {} saw {seen:?} last on {topic}, which has {truth:?}", by.client));
         }

@@ -138,6 +138,7 @@ impl World {
             queues_qos0: queue.queue_qos0_offline || parks,
             refuses: swarm.refuses() || swarm.disk_refuses(),
             fails: swarm.disk.as_ref().is_some_and(|faults| faults.fails.is_some()),
+            drops: swarm.has_queue_limits(),
             may_refuse: swarm.refuses() || swarm.pressure || swarm.disk_refuses(),
             ..Oracle::default()
         };
