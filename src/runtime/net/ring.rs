@@ -238,10 +238,7 @@ impl NetRing {
     /// # Errors
     /// Only what cannot be mended by trying again.
     pub fn submit(&mut self) -> io::Result<()> {
-        self.prepare();
-        let result = if self.is_pending() { forgive(self.ring.submit()) } else { Ok(()) };
-        self.retry_sends();
-        result
+        self.submit_by(|ring| ring.submit())
     }
 
     /// The same, and runs much more of the kernel's deferred work: 20 entries a call, or as many as are waited for, if these are
@@ -250,15 +247,14 @@ impl NetRing {
     /// # Errors
     /// Only what cannot be mended by trying again.
     pub fn submit_thoroughly(&mut self) -> io::Result<()> {
-        self.prepare();
         let none = types::Timespec::new();
         let arguments = types::SubmitArgs::new().timespec(&none);
-        let is_pending = self.is_pending();
-        let result = if is_pending {
-            forgive(self.ring.submitter().submit_with_args(WORK_A_CALL, &arguments))
-        } else {
-            Ok(())
-        };
+        self.submit_by(|ring| ring.submitter().submit_with_args(WORK_A_CALL, &arguments))
+    }
+
+    fn submit_by(&mut self, submit: impl FnOnce(&mut IoUring) -> io::Result<usize>) -> io::Result<()> {
+        self.prepare();
+        let result = if self.is_pending() { forgive(submit(&mut self.ring)) } else { Ok(()) };
         self.retry_sends();
         result
     }

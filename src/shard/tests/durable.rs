@@ -341,6 +341,28 @@ fn what_is_kept_does_not_wait_for_a_replay() {
 }
 
 #[test]
+fn a_replay_goes_on_behind_what_is_too_large_for_its_client() {
+    let mut options = options();
+    let budgets = &mut options.budgets;
+    (budgets.replay_queue_high, budgets.replay_batch) = (1, 1);
+    let mut world = World::durable(1, &options);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    for (n, topic) in (1..).zip(["r/a", "r/b", "r/c"]) {
+        let payload = if topic == "r/b" { "x" } else { &"x".repeat(200) };
+        world.publish(publisher, topic, payload, QoS::AtLeastOnce, n, true);
+    }
+    let mut connect = Connect::new(Version::V5, "subscriber", true, 0);
+    (connect.session_expiry, connect.packet_size_max) = (Some(60), NonZeroU32::new(100));
+    let subscriber = world.connect_with(0, &connect);
+    world.take(subscriber);
+    // Nobody acknowledges what is not sent.
+    let got = world.subscribe(subscriber, "r/#", QoS::AtLeastOnce);
+    assert!(got.contains(&"PUBLISH r/b x q1 id=2 retain".to_string()), "{got:?}");
+    world.ack(subscriber, AckKind::PubAck, 2);
+    assert_eq!(world.shards[0].residue().replays, 0);
+}
+
+#[test]
 fn a_qos_2_publish_that_is_repeated_after_a_crash_is_taken_once() {
     for shards in [1, 2, 3] {
         let options = options();
