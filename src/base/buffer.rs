@@ -53,13 +53,7 @@ impl OutBuffer {
         &mut self.bytes
     }
 
-    /// Puts the payload of `message` behind what is there, without copying it.
-    pub fn push_payload(&mut self, message: Arc<Message>) {
-        let size = message.payload().len();
-        self.push_tail(message, size);
-    }
-
-    /// The same of the last `size` bytes of topic, properties and payload.
+    /// Puts the last `size` bytes of topic, properties and payload of `message` behind what is there, without copying them.
     pub fn push_tail(&mut self, message: Arc<Message>, size: usize) {
         debug_assert!(size <= message.size(), "a part of the message");
         self.shared_size += size;
@@ -202,8 +196,8 @@ mod tests {
     fn pieces_are_in_order_from_any_offset() {
         let mut buffer = OutBuffer::default();
         buffer.bytes_mut().extend_from_slice(b"head1");
-        buffer.push_payload(message(b"PAYLOAD1"));
-        buffer.push_payload(message(b"PAYLOAD2"));
+        buffer.push_tail(message(b"PAYLOAD1"), 8);
+        buffer.push_tail(message(b"PAYLOAD2"), 8);
         buffer.push_tail(message(b"PAYLOAD3"), 4);
         buffer.push_tail(message(b"PAYLOAD4"), 9);
         buffer.bytes_mut().extend_from_slice(b"tail");
@@ -227,7 +221,7 @@ mod tests {
             buffer.bytes_mut().extend_from_slice(&packet);
             if n % 500 == 0 {
                 whole.extend_from_slice(b"shared");
-                buffer.push_payload(message(b"shared"));
+                buffer.push_tail(message(b"shared"), 6);
             }
             let start = buffer.slices(0, 1)[0].as_ptr();
             if buffer.contiguous().is_none() && whole.len() > 2 * PIECE_SIZE {

@@ -122,7 +122,7 @@ impl Link {
         while !left.is_empty() {
             let (piece, behind) = left.split_at(rng.size(1, piece_max.min(left.len())));
             if rng.chance(500) {
-                buffer.push_payload(message(piece));
+                buffer.push_tail(message(piece), piece.len());
             } else {
                 buffer.bytes_mut().extend_from_slice(piece);
             }

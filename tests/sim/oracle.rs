@@ -402,6 +402,8 @@ impl Oracle {
             || (self.crashes > 0 && publication.is_will)
             // What is known for others goes to a member again: nobody knows whether the one it was given to has it.
             || (self.crashes > 0 && publication.topic.starts_with("s/") && publication.attempts > 1)
+            // What a session that ended has left to others is handed on again if that it was is not on disk.
+            || (self.crashes > 0 && publication.topic.starts_with("s/") && self.ended_members > 0)
             // What was in flight on a disk that cannot be read may be so no more, or again.
             || (!self.excused.is_empty() && self.crashes > 0)
             // Origins do not all go along to other shards.

@@ -229,7 +229,7 @@ fn sends_one_piece_and_many_whole() {
     expected.extend_from_slice(b"head");
     for round in 0..400u32 {
         let payload: Vec<u8> = (0..5000).map(|i| ((i + round) % 253) as u8).collect();
-        pieces.push_payload(message(&payload));
+        pieces.push_tail(message(&payload), payload.len());
         pieces.bytes_mut().push(round as u8);
         expected.extend_from_slice(&payload);
         expected.push(round as u8);
