@@ -28,9 +28,9 @@ const CHUNK_BYTES: u32 = 4 << 20;
 pub struct Recovered {
     /// The log, ready to be appended to.
     pub log: Log,
-    /// All streams, by slot.
+    /// All streams, the one that was opened last first.
     pub streams: Vec<RecoveredStream>,
-    /// All states, by id.
+    /// All states, the one that was written last (also by compaction) at the end.
     pub states: Vec<RecoveredState>,
     /// What was found besides.
     pub report: Report,
@@ -504,18 +504,22 @@ impl Recovery {
         let live = kept.filter(|(id, _)| self.index.streams.get(*id).is_some());
         let mut streams: Vec<_> =
             live.map(|(id, (kind, vhost, _, value))| RecoveredStream { id, kind, vhost, value }).collect();
-        streams.sort_unstable_by_key(|stream| stream.id);
+        streams.sort_unstable_by_key(|stream| std::cmp::Reverse(stream.id.generation));
         streams
     }
 
     fn recovered_states(&mut self) -> Vec<RecoveredState> {
+        let places: HashMap<SegmentId, usize> =
+            self.chain.iter().enumerate().map(|(at, chained)| (chained.segment, at)).collect();
+        let written = |id: StateId| {
+            let (location, _) = self.index.states.find(id)?;
+            Some((*places.get(&location.segment)?, location.offset))
+        };
         let kept = std::mem::take(&mut self.states).into_iter();
-        let live = kept.filter(|(id, _)| self.index.states.find(*id).is_some());
-        let mut states: Vec<_> = live
-            .map(|(id, (kind, vhost, owner, value))| RecoveredState { id, kind, vhost, owner, value })
-            .collect();
-        states.sort_unstable_by_key(|state| state.id);
-        states
+        let mut live: Vec<_> = kept.filter_map(|(id, kept)| Some((written(id)?, id, kept))).collect();
+        live.sort_unstable_by_key(|(written, ..)| *written);
+        let state = |(_, id, (kind, vhost, owner, value))| RecoveredState { id, kind, vhost, owner, value };
+        live.into_iter().map(state).collect()
     }
 
     /// What each file is used for.

@@ -109,6 +109,8 @@ pub(crate) struct Oracle {
     pub(crate) moves: usize,
     /// Messages that were in what a disk has lost, or could not give back.
     pub(crate) excused: BTreeSet<usize>,
+    /// Messages that a session a disk has lost had to itself, as a member of a group.
+    pub(crate) lost_with_session: BTreeSet<usize>,
     /// Topics whose retained message was.
     pub(crate) excused_topics: BTreeSet<String>,
     /// Clients something of whose session was: their QoS 2 identifiers may be known still, or not any more.

@@ -206,6 +206,11 @@ impl World {
         self.check_missing(&was, &is, segment, &lost, &bytes)?;
         check_changed(&was, &is, &lost, &bytes).map_err(|error| format!("{rot:?}: {error}"))?;
         self.excuse(&was, &is, &bytes);
+        // A session that is lost takes with it what it held of groups.
+        for (_, number) in was.messages.keys().filter(|key| !is.messages.contains_key(key)) {
+            let Place { segment, offset, size, .. } = was.places[number];
+            self.oracle.lost_with_session.append(&mut tags_in(clean.bytes(segment, offset, size)));
+        }
         Ok(())
     }
 

@@ -111,7 +111,8 @@ impl World {
                 }
             }
             for (tag, publication) in self.oracle.publications.iter().enumerate() {
-                if matches(filter, &publication.topic) && !self.oracle.is_excused(tag) {
+                let is_excused = self.oracle.is_excused(tag) || self.oracle.lost_with_session.contains(&tag);
+                if matches(filter, &publication.topic) && !is_excused {
                     let got = receivers.get(&tag).map_or(&[][..], Vec::as_slice);
                     self.judge_shared(tag, publication, &members, got)?;
                 }

@@ -4,10 +4,13 @@
 //! handle_recovered ──> filters are told to the other shards ──> is_ready, on every shard ──> handle_ready ──> listeners open
 //! ```
 //!
+//! What damage on a disk can leave twice, as the record that ended the first one is lost, is there once afterwards: the later one counts,
+//! the other is ended here.
+//!
 //! The clocks of sessions run from `handle_ready`: before it a will would miss subscribers that are not known everywhere yet.
 //! Bodies stay on disk until somebody wants them.
 
-use super::format::{self, SessionValue, Standing};
+use super::format::{self, SessionValue, Standing, SubscriptionValue};
 use super::{Durable, DurableSession, Shard, ending};
 use crate::base::hash::home;
 use crate::base::{HashKey, Mono, Now, QoS, ShardId, Wall};
@@ -153,6 +156,11 @@ impl Shard {
             recovering.endings.push(stream.id);
             return None;
         }
+        if self.sessions.find(stream.vhost, value.client_id).is_some() {
+            tracing::warn!(stream = ?stream.id, "a client has a later session: this one, whose end is damaged, is over");
+            recovering.endings.push(stream.id);
+            return None;
+        }
         let mut kept = DurableSession::new(stream.id, value.publisher);
         kept.has_groups = value.has_groups;
         let session = self.recovered_session(stream, &value, kept);
@@ -214,41 +222,76 @@ impl Shard {
             return true;
         }
         let (vhost, topic) = (state.vhost, borrowed.topic.to_owned());
+        let earlier = self.retained.note(vhost, &topic).map(StateId);
         // What is there was taken within the bounds of its time.
         if self.retained.set(Arc::new(message), &Limits::default()).is_ok() {
             self.retained.set_note(vhost, &topic, state.id.0);
+            self.clear_state(earlier);
         }
         true
     }
 
     fn recover_subscription(&mut self, session: u32, state: &RecoveredState) -> bool {
         let Some(value) = format::subscription(&state.value) else { return false };
-        let Some(entry) = self.sessions.at_mut(session) else { return true };
+        let Some(entry) = self.sessions.at(session) else { return true };
         let options = SubscriptionOptions { durable: entry.is_durable(), ..value.options };
-        entry.count_filter(options.qos, 1);
-        if value.group.is_empty() {
-            let inserted = self.trie.insert(state.vhost, value.filter, Subscriber(session), options);
-            let Some(entry) = self.sessions.at_mut(session) else { return true };
-            entry.filters.push(inserted.filter);
-            self.note_subscription(session, inserted.filter, state.id);
-            self.announce(inserted.filter, inserted.change);
-            return true;
-        }
-        let hash = self.group_hash(session, value.group, value.filter);
+        let earlier = if value.group.is_empty() {
+            self.recover_plain(session, value.filter, options, state)
+        } else {
+            self.recover_shared(session, &value, options, state.id)
+        };
+        self.clear_state(earlier);
         if let Some(entry) = self.sessions.at_mut(session) {
-            entry.extra().shared.push(SharedSubscription {
-                group: value.group.into(),
-                filter: value.filter.into(),
-                hash,
-                options,
-                state: Some(state.id),
-            });
+            entry.count_filter(options.qos, 1);
+        }
+        true
+    }
+
+    /// Gives where an earlier subscription to the same filter is kept.
+    fn recover_plain(
+        &mut self,
+        session: u32,
+        filter: &str,
+        options: SubscriptionOptions,
+        state: &RecoveredState,
+    ) -> Option<StateId> {
+        let inserted = self.trie.insert(state.vhost, filter, Subscriber(session), options);
+        let earlier = inserted.replaced.and_then(|_| self.subscription_state(session, inserted.filter));
+        if let Some(entry) = self.sessions.at_mut(session) {
+            match inserted.replaced {
+                Some(replaced) => entry.count_filter(replaced.qos, -1),
+                None => entry.filters.push(inserted.filter),
+            }
+        }
+        self.note_subscription(session, inserted.filter, state.id);
+        self.announce(inserted.filter, inserted.change);
+        earlier
+    }
+
+    /// The same for a shared one.
+    fn recover_shared(
+        &mut self,
+        session: u32,
+        value: &SubscriptionValue<'_>,
+        options: SubscriptionOptions,
+        state: StateId,
+    ) -> Option<StateId> {
+        let &SubscriptionValue { group, filter, .. } = value;
+        let hash = self.group_hash(session, group, filter);
+        let entry = self.sessions.at_mut(session)?;
+        let shared = &mut entry.extra().shared;
+        let at = shared.iter().position(|shared| *shared.group == *group && *shared.filter == *filter);
+        let earlier = at.map(|at| shared.swap_remove(at));
+        let state = Some(state);
+        shared.push(SharedSubscription { group: group.into(), filter: filter.into(), hash, options, state });
+        if let Some(earlier) = &earlier {
+            entry.count_filter(earlier.options.qos, -1);
         }
         if let Some(recovering) = self.durable.as_mut().and_then(|durable| durable.recovering.as_mut()) {
             recovering.joins_missing += 1;
         }
-        self.join_group(session, value.group, value.filter, options, JOIN_TOKEN);
-        true
+        self.join_group(session, group, filter, options, JOIN_TOKEN);
+        earlier.and_then(|earlier| earlier.state)
     }
 
     /// A join made in recovery is in force.
@@ -262,9 +305,8 @@ impl Shard {
         let Some(will) = format::will(state.vhost, &state.value) else { return false };
         let Some(entry) = self.sessions.at_mut(session) else { return true };
         entry.will = Some(Box::new(will));
-        if let Some(kept) = &mut entry.durable {
-            kept.will = Some(state.id);
-        }
+        let earlier = entry.durable.as_mut().and_then(|kept| kept.will.replace(state.id));
+        self.clear_state(earlier);
         true
     }
 
@@ -279,8 +321,10 @@ impl Shard {
     fn recover_received(&mut self, session: u32, state: &RecoveredState) -> bool {
         let Some(packet_id) = format::packet_id(&state.value) else { return false };
         let Some(entry) = self.sessions.at_mut(session) else { return true };
-        entry.incoming.get_or_insert_default().received.insert(packet_id);
-        if let Some(kept) = &mut entry.durable {
+        let is_known = !entry.incoming.get_or_insert_default().received.insert(packet_id);
+        if is_known {
+            self.clear_state(Some(state.id));
+        } else if let Some(kept) = &mut entry.durable {
             kept.received.push((packet_id.value(), state.id));
         }
         true

@@ -3,6 +3,7 @@
 mod ending;
 mod repeated;
 mod space;
+mod twice;
 
 use super::*;
 use crate::log::tests::disk::TestDisk;
