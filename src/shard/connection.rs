@@ -140,6 +140,11 @@ impl Links {
         self.connections.get(id.slot, id.generation)
     }
 
+    /// The connection, unless it was refused or sent its last packet.
+    pub(super) fn established(&self, id: ConnectionId) -> Option<&Connection> {
+        self.get(id).filter(|connection| matches!(connection.phase, Phase::Established { .. }))
+    }
+
     pub(super) fn at(&self, slot: u32) -> Option<&Connection> {
         self.connections.at(slot)
     }

@@ -284,7 +284,7 @@ impl Shard {
     }
 
     pub(super) fn send_release(&mut self, connection: ConnectionId, packet_id: PacketId) {
-        let Some(version) = self.links.get(connection).map(|found| found.version) else { return };
+        let Some(version) = self.links.established(connection).map(|found| found.version) else { return };
         let out = self.links.out(connection.slot).bytes_mut();
         codec::encode_ack(AckKind::PubRel, packet_id, ReasonCode::Success, None, version, out);
     }

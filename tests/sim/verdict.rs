@@ -203,8 +203,9 @@ impl World {
         if qos == QoS::AtMostOnce && (connected > granted || self.may_drop_qos0()) {
             return Ok(());
         }
-        // Who came after the clear has nothing to see.
-        let last = values.clone().filter_map(|p| p.sent.filter(|_| p.acked.is_some())).max().unwrap_or(0);
+        // Who came after the clear has nothing to see, nor of what was refused since.
+        let was_taken = |p: &&Publication| p.acked.is_some_and(|(_, reason)| !reason.is_error());
+        let last = values.clone().filter(was_taken).filter_map(|p| p.sent).max().unwrap_or(0);
         if truth.is_none() && last <= granted {
             return Ok(());
         }

@@ -238,7 +238,7 @@ impl Shard {
             Wait::Subscribe(token) => self.subscribe_step_done(token),
             Wait::Connack(connection) => self.links.let_go(connection),
             Wait::Send(connection, bytes) => {
-                if self.links.get(connection).is_some() {
+                if self.links.established(connection).is_some() {
                     self.links.out(connection.slot).bytes_mut().extend_from_slice(&bytes);
                 }
             }

@@ -342,12 +342,14 @@ impl Shard {
         self.durable.as_ref().is_some_and(|durable| number >= durable.committed_below)
     }
 
-    /// Reads back what a session has room for.
+    /// Reads back what a session has room for: from the first that is not in its window already, as a batch may hold nothing else.
     pub(in crate::shard) fn fetch_next(&mut self, session: u32) {
         let kept = self.sessions.at(session).and_then(|entry| entry.durable.as_ref());
-        if let Some(kept) = kept.filter(|kept| kept.is_behind) {
-            self.fetch_from(session, kept.next);
-        }
+        let Some((kept, durable)) = kept.filter(|kept| kept.is_behind).zip(self.durable.as_ref()) else {
+            return;
+        };
+        let first = durable.log.first_from(kept.stream, MessageNumber(kept.next));
+        self.fetch_from(session, first.map_or(kept.next, |first| first.0));
     }
 
     /// Reads back messages of a session from this one on.

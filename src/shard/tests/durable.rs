@@ -323,6 +323,24 @@ fn what_waits_before_a_delivery_that_had_begun_is_not_passed_over() {
 }
 
 #[test]
+fn what_waits_behind_a_batch_of_deliveries_that_had_begun_is_read_back() {
+    let options = options();
+    let mut world = World::durable(1, &options);
+    let subscriber = world.subscribed("subscriber", "t", QoS::ExactlyOnce);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    let large = "x".repeat(60_000);
+    world.publish(publisher, "t", "first", QoS::AtLeastOnce, 1, false);
+    (2..=6).for_each(|n| world.publish(publisher, "t", &large, QoS::ExactlyOnce, n, false));
+    world.publish(publisher, "t", "last", QoS::AtLeastOnce, 7, false);
+    assert_eq!(world.take(subscriber).len(), 7);
+    world.crash(&options);
+    let subscriber = world.resumed("subscriber");
+    let got = world.take(subscriber);
+    assert_eq!(got.len(), 7);
+    assert_eq!(got[5..], ["PUBLISH t first q1 id=1", "PUBLISH t last q1 id=7"]);
+}
+
+#[test]
 fn what_is_kept_does_not_wait_for_a_replay() {
     let mut options = options();
     options.session.prefetch = 1;

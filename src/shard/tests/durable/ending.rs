@@ -36,3 +36,26 @@ fn a_session_ends_with_all_its_subscriptions_or_with_none() {
         assert!(counts.is_empty() || counts == [FILTERS], "{counts:?}");
     }
 }
+
+#[test]
+fn nothing_that_waited_for_the_disk_is_sent_behind_the_last_packet() {
+    let mut world = World::durable(1, &options());
+    let subscriber = world.subscribed("subscriber", "t", QoS::ExactlyOnce);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    world.publish(publisher, "t", "1", QoS::ExactlyOnce, 1, false);
+    assert_eq!(world.take(subscriber), ["PUBLISH t 1 q2 id=1"]);
+    world.hold_disks(true);
+    world.ack(subscriber, AckKind::PubRec, 1);
+    let mut bytes = Vec::new();
+    codec::encode_unsubscribe(packet_id(8), &["t"], Version::V5, &mut bytes);
+    world.send(subscriber, &bytes);
+    world.take(publisher);
+    world.drop_connection(publisher);
+    assert!(world.take(subscriber).is_empty(), "PUBREL and UNSUBACK wait");
+
+    world.shards[0].handle_shutdown(world.now);
+    let (id, buffer) = world.shards[0].poll_send().expect("DISCONNECT");
+    world.hold_disks(false);
+    world.shards[0].handle_sent(world.now, id, buffer);
+    assert!(world.shards[0].poll_send().is_none());
+}
