@@ -364,6 +364,10 @@ impl Oracle {
             return Err(format!("[MQTT-3.3.1-13] m{tag} to client {client} without RETAIN"));
         }
         let is_certain = |s: &&Subscription| s.granted.is_some_and(|at| at < sent) && s.dropped.is_none();
+        let is_over = |s: &&Subscription| {
+            // What a disk has lost may be that it is.
+            s.gone.is_some_and(|gone| gone < sent) && !self.excused_clients.contains(&client)
+        };
         let live = all.iter().filter(|s| s.gone.is_none());
         if is_retained_topic(&got.topic) || publication.is_will || all.iter().any(|s| s.group.is_some()) {
             return Ok(());
@@ -371,9 +375,7 @@ impl Oracle {
         if got.retain {
             return Err(format!("m{tag} to client {client} with RETAIN"));
         }
-        if live.clone().count() > 0
-            && all.iter().all(|s| s.gone.is_some_and(|gone| gone < sent) || is_certain(s))
-        {
+        if live.clone().count() > 0 && all.iter().all(|s| is_over(s) || is_certain(s)) {
             let qos = live.clone().map(|s| s.qos).max().unwrap_or_default().min(publication.qos);
             if got.qos != qos {
                 return Err(format!(

@@ -27,6 +27,8 @@ pub(super) struct Ending {
     first: u64,
     last: u64,
     fetch: Option<FetchId>,
+    /// Messages of this batch that others have: a log that has failed does not forget them.
+    handed_on: Vec<MessageNumber>,
     /// Messages of this batch that are on their way to others.
     missing: u32,
     /// A disk refused one of them.
@@ -117,7 +119,15 @@ impl Shard {
     /// Gives back what a stream holds of groups, batch by batch. What others have on disk is settled here.
     pub(super) fn begin_ending(&mut self, stream: StreamId, member: SessionId) {
         let Some(durable) = &mut self.durable else { return };
-        let ending = Ending { member, first: 0, last: 0, fetch: None, missing: 0, is_refused: false };
+        let ending = Ending {
+            member,
+            first: 0,
+            last: 0,
+            fetch: None,
+            handed_on: Vec::new(),
+            missing: 0,
+            is_refused: false,
+        };
         durable.endings.streams.insert(stream, ending);
         self.fetch_ending(stream, 0);
     }
@@ -147,9 +157,11 @@ impl Shard {
             if delivery.group == 0 || delivery.qos == QoS::AtMostOnce {
                 continue;
             }
-            if let Some(ending) = self.ending(stream) {
-                ending.missing += 1;
+            let Some(ending) = self.ending(stream) else { return };
+            if ending.handed_on.contains(&fetched.number) {
+                continue;
             }
+            ending.missing += 1;
             let shard = self.group_shard(delivery.group);
             let group = GroupRef { shard, slot: u32::MAX, hash: delivery.group, member };
             let gather = self.gather(Then::Settle(stream, fetched.number), 1);
@@ -166,6 +178,9 @@ impl Shard {
             }
         } else if let Some(durable) = &mut self.durable {
             let _ = durable.log.acknowledge(stream, number);
+            if let Some(ending) = durable.endings.streams.get_mut(&stream) {
+                ending.handed_on.push(number);
+            }
         }
         self.ending_step_done(stream);
     }
@@ -178,6 +193,7 @@ impl Shard {
             return;
         }
         if !is_refused {
+            ending.handed_on.clear();
             self.fetch_ending(stream, next);
         } else if let Some(durable) = &mut self.durable {
             durable.endings.refused.push(stream);

@@ -280,3 +280,25 @@ fn nothing_is_taken_behind_a_publish_that_is_refused_in_silence() {
         assert_eq!(world.clients[publisher].closed, !version.is_v5());
     }
 }
+
+#[test]
+fn what_a_failed_log_does_not_forget_of_a_session_that_is_over_is_handed_on_once() {
+    let mut world = World::durable(1, &options());
+    world.subscribed_and_away("one", "$share/g/t", QoS::AtLeastOnce);
+    let publisher = world.connect(0, Version::V5, "publisher");
+    (1..=4).for_each(|n| world.publish(publisher, "t", &n.to_string(), QoS::AtLeastOnce, n, false));
+    assert_eq!(world.take(publisher).len(), 4, "kept for the member that is away");
+    let in_memory = world.connect(0, Version::V5, "in memory");
+    world.subscribe(in_memory, "$share/g/t", QoS::AtLeastOnce);
+    world.subscribed("on disk", "$share/g/t", QoS::AtLeastOnce);
+    world.disks[0].disk.sync_error = Some(DiskError::Failed);
+    world.publish(publisher, "u", "it fails", QoS::AtLeastOnce, 5, true);
+    assert_eq!(world.shards[0].log_health(), Some(log::Health::Poisoned));
+
+    // The session ends; what goes to the member on disk is refused, and handed on again every second.
+    world.connect(0, Version::V5, "one");
+    world.advance(10_000);
+    let mut got = world.take_all(in_memory, &[AckKind::PubAck]);
+    got.sort_unstable();
+    assert_eq!(got, [1, 2, 3, 4]);
+}
