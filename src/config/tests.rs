@@ -648,7 +648,7 @@ mod args {
     #[test]
     fn help_and_version() {
         let help = parse_words("quelea --help").unwrap_err();
-        assert!(help.contains("--config <FILE>") && help.contains("\n  mqtt.prefetch = 256\n"), "{help}");
+        assert!(help.contains("--config <FILE>") && help.contains("\n  mqtt.prefetch = 8192\n"), "{help}");
         assert!(parse_words("quelea --version").unwrap_err().contains(env!("CARGO_PKG_VERSION")));
     }
 }

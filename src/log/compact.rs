@@ -256,7 +256,8 @@ impl Log {
             );
         }
         for (stream, number) in lost {
-            self.index.acknowledge(stream, number, number);
+            // What could not be read now may be after a restart; its tag may have been given to another by then.
+            let _ = self.acknowledge(stream, number);
             self.events.push_back(Event::LostMessage { stream, number });
         }
         let origins = self.index.origins().filter(|(_, location)| location.segment == segment);

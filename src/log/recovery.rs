@@ -28,7 +28,7 @@ const CHUNK_BYTES: u32 = 4 << 20;
 pub struct Recovered {
     /// The log, ready to be appended to.
     pub log: Log,
-    /// All streams, the one that was opened last first.
+    /// All streams, the one that was opened last at the end.
     pub streams: Vec<RecoveredStream>,
     /// All states, the one that was written last (also by compaction) at the end.
     pub states: Vec<RecoveredState>,
@@ -504,7 +504,7 @@ impl Recovery {
         let live = kept.filter(|(id, _)| self.index.streams.get(*id).is_some());
         let mut streams: Vec<_> =
             live.map(|(id, (kind, vhost, _, value))| RecoveredStream { id, kind, vhost, value }).collect();
-        streams.sort_unstable_by_key(|stream| std::cmp::Reverse(stream.id.generation));
+        streams.sort_unstable_by_key(|stream| stream.id.generation);
         streams
     }
 

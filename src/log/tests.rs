@@ -98,7 +98,7 @@ fn what_was_left_is_there_after_a_restart() {
     let recovered = open(&mut disk, options(), 2);
     assert_eq!(recovered.report, Report { bytes: recovered.report.bytes, ..Report::default() });
     let values: Vec<&[u8]> = recovered.streams.iter().map(|stream| &*stream.value).collect();
-    assert_eq!(values, [b"b", b"a"], "the later one first");
+    assert_eq!(values, [b"a", b"b"]);
     let states: Vec<_> =
         recovered.states.iter().map(|state| (state.id, state.owner, &*state.value)).collect();
     assert_eq!(states, [(sub, Some(a), &b"f/#"[..]), (retained, None, &b"new"[..])]);

@@ -32,7 +32,7 @@ impl Default for Options {
             packet_size_max: 16_777_216,
             login_timeout_ms: 10_000,
             session_expiry_max_secs: Some(86_400),
-            prefetch: 256,
+            prefetch: 8192,
             receive_maximum: 256,
             topic_alias_maximum: 16,
             keep_alive_max_secs: 0,

@@ -464,7 +464,9 @@ impl Oracle {
             || is_late_joiner
             || is_resent
             || publication.is_ambiguous
-            || (in_group && self.ended_members > 0);
+            || (in_group && self.ended_members > 0)
+            // What goes to a group again after a crash may go to a member that has had a later one.
+            || (in_group && self.crashes > 0 && publication.attempts > 1);
         if later > new.tag && !may_be_late {
             return Err(format!("[MQTT-4.6.0-6] m{} to client {client} after m{later}", new.tag));
         }

@@ -67,7 +67,8 @@ impl Shard {
             holders: Vec::new(),
         }));
         let mut slots = HashMap::with_capacity(streams.len());
-        for stream in &streams {
+        // The last one first: of two sessions of one client it is the one that counts.
+        for stream in streams.iter().rev() {
             if let Some(slot) = self.recover_stream(stream) {
                 slots.insert(stream.id, slot);
             }
