@@ -313,9 +313,10 @@ impl Oracle {
         }
         // What was not acknowledged may be gone with a crash, though it was seen.
         let was_kept = match self.publications[*newest].acked {
-            // What was seen may have been of an attempt that was refused.
+            // What was seen may have been of an attempt that was refused, or lost, and the replay from before the next one.
             Some((_, reason)) => {
-                !(reason.is_error() || self.may_refuse && self.publications[*newest].attempts > 1)
+                let may_be_of_another = self.may_refuse || self.crashes > 0;
+                !(reason.is_error() || may_be_of_another && self.publications[*newest].attempts > 1)
             }
             None => self.crashes == 0 && !self.may_refuse,
         };
