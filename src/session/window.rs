@@ -171,6 +171,12 @@ impl<T> Window<T> {
         }
     }
 
+    /// The unsettled delivery with this identifier, sent or not.
+    pub fn get_mut(&mut self, packet_id: PacketId) -> Option<&mut Entry<T>> {
+        let index = self.position(packet_id)?;
+        self.entries.get_mut(index)
+    }
+
     /// PUBACK: settles a QoS 1 delivery, whatever its reason code says. `None`: not in flight.
     ///
     /// # Errors
@@ -283,6 +289,16 @@ mod tests {
 
     fn id(n: u16) -> PacketId {
         PacketId::new(n).unwrap()
+    }
+
+    #[test]
+    fn a_delivery_is_found_by_its_identifier_wherever_it_is() {
+        let mut window = Window::default();
+        let ids: Vec<PacketId> = (0..5).map(|n| window.begin(QoS::AtLeastOnce, Some(n))).collect();
+        window.puback(ids[1]).unwrap();
+        let mut item = |packet_id| window.get_mut(packet_id).map(|entry| entry.item);
+        assert_eq!(ids.into_iter().filter_map(&mut item).flatten().collect::<Vec<_>>(), [0, 2, 3, 4]);
+        assert_eq!(item(id(2)), None);
     }
 
     #[test]

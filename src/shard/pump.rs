@@ -153,9 +153,7 @@ impl Shard {
     fn wait_in_window(&mut self, session: u32, packet_id: PacketId, commit: Sequence) {
         let window = self.sessions.at_mut(session).and_then(|entry| entry.outgoing.as_mut());
         let Some(window) = window.map(|outgoing| &mut outgoing.window) else { return };
-        // The last of them, mostly.
-        let kept = window.iter_mut().rev().find(|entry| entry.packet_id == packet_id);
-        if let Some(kept) = kept.and_then(|entry| entry.item.as_mut()) {
+        if let Some(kept) = window.get_mut(packet_id).and_then(|entry| entry.item.as_mut()) {
             kept.ready = commit;
         }
         self.wake_at(session, commit);

@@ -13,6 +13,7 @@ use crate::queue::{GroupRef, Item, Overflow};
 use crate::session::{Outcome, Stage};
 use crate::shard::limit::Limit;
 use crate::shard::routing::{Routing, Target};
+use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// Messages kept in memory for a session whose client is there; more wait in the log only.
@@ -379,6 +380,7 @@ impl Shard {
             self.durable.as_ref().and_then(|durable| durable.log.first_from(stream, MessageNumber(next)));
         let loads =
             is_behind && waits.zip(messages.first()).is_none_or(|(waits, first)| first.number <= waits);
+        let in_window = self.places_in_window(slot, &messages);
         let mut was_filled = false;
         for fetched in messages {
             let number = fetched.number.0;
@@ -397,8 +399,8 @@ impl Shard {
             };
             let entry = self.sessions.at_mut(slot).expect("found above");
             let outgoing = entry.outgoing.get_or_insert_default();
-            let in_flight = outgoing.window.iter_mut().filter_map(|in_flight| in_flight.item.as_mut());
-            if let Some(delivery) = in_flight.into_iter().find(|delivery| delivery.number == number) {
+            let place = in_window.get(&number).and_then(|at| outgoing.window.iter_mut().nth(*at));
+            if let Some(delivery) = place.and_then(|in_flight| in_flight.item.as_mut()) {
                 was_filled |= delivery.item.is_none();
                 delivery.item = Some(item);
             } else if loads && number >= next && fetched.tag == 0 {
@@ -407,6 +409,16 @@ impl Shard {
             }
         }
         self.after_fetch(slot, stream, next, was_filled);
+    }
+
+    /// Where messages that were read back are in flight, by number: one look at the window for all of them.
+    fn places_in_window(&self, session: u32, messages: &[Fetched]) -> HashMap<u64, usize> {
+        let (Some(first), Some(last)) = (messages.first(), messages.last()) else { return HashMap::new() };
+        let read = first.number.0..=last.number.0;
+        let outgoing = self.sessions.at(session).and_then(|entry| entry.outgoing.as_ref());
+        let window = outgoing.into_iter().flat_map(|outgoing| outgoing.window.iter()).enumerate();
+        let numbers = window.filter_map(|(at, in_flight)| Some((in_flight.item.as_ref()?.number, at)));
+        numbers.filter(|(number, _)| read.contains(number)).collect()
     }
 
     fn after_fetch(&mut self, session: u32, stream: StreamId, next: u64, was_filled: bool) {
