@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Entries are in the order of their first sending; acknowledgements mostly come in that order too, so finding one is O(1)
-//! then. Identifiers are given out in turn: which of them are in flight is looked at once for each run of free ones, mostly after 65535
+//! then, and otherwise O(log entries) while identifiers rise. Identifiers are given out in turn: which of them are in flight is looked at once for each run of free ones, mostly after 65535
 //! deliveries. `T` is what has to be kept to send the delivery again: nothing for a session that ends with its connection.
 
 use super::violation::Violation;
@@ -279,7 +279,10 @@ impl<T> Window<T> {
         if self.entries.get(guess).is_some_and(|entry| entry.packet_id == packet_id) {
             return Some(guess);
         }
-        self.entries.iter().position(|entry| entry.packet_id == packet_id)
+        // Rising, unless some are of an earlier connection or life.
+        let rank = |id: PacketId| id.value().wrapping_sub(first);
+        let found = self.entries.binary_search_by_key(&rank(packet_id), |entry| rank(entry.packet_id));
+        found.ok().or_else(|| self.entries.iter().position(|entry| entry.packet_id == packet_id))
     }
 }
 
