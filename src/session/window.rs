@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Entries are in the order of their first sending; acknowledgements mostly come in that order too, so finding one is O(1)
-//! then, and otherwise O(log entries) while identifiers rise. Identifiers are given out in turn: which of them are in flight is looked at once for each run of free ones, mostly after 65535
-//! deliveries. `T` is what has to be kept to send the delivery again: nothing for a session that ends with its connection.
+//! then, and otherwise O(log entries) while identifiers rise. Identifiers are given out in turn: which of them are in flight
+//! is looked at once for each run of free ones, mostly after 65535 deliveries. `T` is what has to be kept to send the delivery
+//! again: nothing for a session that ends with its connection.
 
 use super::violation::Violation;
 use crate::base::{PacketId, QoS};
