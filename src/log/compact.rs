@@ -13,7 +13,8 @@ use super::record::{self, Entry, Holder, Kind, Location, MessageNumber, NO_ORIGI
 use super::record::{StateId, StateKind, StreamId, StreamKind};
 use super::segment::{DATA_START, Use};
 use super::{Event, Health, Log, Refused, Sequence};
-use crate::base::VhostId;
+use crate::base::{VhostId, Wall};
+use std::collections::BTreeMap;
 
 const CHUNK_BYTES: u32 = 256 << 10;
 /// Bytes copied before the next are waited for.
@@ -255,11 +256,22 @@ impl Log {
                 bodies.filter(|body| body.location().segment == segment).map(|body| (id, body.number())),
             );
         }
+        let mut begun: BTreeMap<MessageNumber, Vec<Holder>> = BTreeMap::new();
         for (stream, number) in lost {
-            // What could not be read now may be after a restart; its tag may have been given to another by then.
-            let _ = self.acknowledge(stream, number);
+            let tag = self.index.streams.get(stream).map_or(0, |stream| stream.tag(number));
+            if tag == 0 {
+                // What could not be read now may be after a restart.
+                let _ = self.acknowledge(stream, number);
+            } else {
+                begun.entry(number).or_default().push(Holder { stream, note: 0, tag });
+            }
             self.events.push_back(Event::LostMessage { stream, number });
         }
+        for (number, holders) in begun {
+            // Refused, it stays where it is, and with it the segment.
+            let _ = self.keep_begun(number, &holders);
+        }
+        let _ = self.flush();
         let origins = self.index.origins().filter(|(_, location)| location.segment == segment);
         for (origin, location) in origins.collect::<Vec<_>>() {
             // Refused, it stays where it is, and with it the segment.
@@ -267,5 +279,29 @@ impl Log {
         }
         let states = self.index.states.iter().filter(|(_, location)| location.segment == segment);
         self.events.extend(states.map(|(id, _)| Event::LostState(id)));
+    }
+
+    /// A message is lost with which something has begun: its tag is its holders' until they settle it. What is kept has neither head
+    /// nor payload.
+    fn keep_begun(&mut self, number: MessageNumber, holders: &[Holder]) -> Result<(), Refused> {
+        let Some(found) = holders.first().and_then(|holder| self.index.streams.get(holder.stream)) else {
+            return Ok(());
+        };
+        let Some(position) = found.position(number, &self.index.bodies) else { return Ok(()) };
+        let slot = found.entries()[position];
+        let size = bound(message_len(0, holders.len()))?;
+        self.make_room(size, false)?;
+        let record = record::Message {
+            number: number.0,
+            expires_at: Wall::NEVER.0,
+            vhost: 0,
+            origin: NO_ORIGIN,
+            holders,
+            head: &[],
+            payload: &[],
+        };
+        let kept = self.writer.append(Kind::Message, &record, size);
+        self.index.relocate(slot, holders.iter().map(|holder| holder.stream), kept);
+        Ok(())
     }
 }

@@ -18,8 +18,8 @@ pub(super) struct Stream {
     entries: VecDeque<u32>,
     /// Sizes of the records of its messages.
     pub(super) bytes: u64,
-    /// By number. Few: what is in flight.
-    pub(super) marks: Vec<(MessageNumber, u64)>,
+    /// By number: what is in flight, mostly settled from the front.
+    pub(super) marks: VecDeque<(MessageNumber, u64)>,
     pub(super) states: Owned,
     /// Its last range among the acknowledgements that wait to be written, plus 1.
     pub(super) pending_ack: u32,
@@ -34,7 +34,7 @@ impl Stream {
             vhost: VhostId(0),
             entries: VecDeque::new(),
             bytes: 0,
-            marks: Vec::new(),
+            marks: VecDeque::new(),
             states: Owned::default(),
             pending_ack: 0,
         }

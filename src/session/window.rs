@@ -280,6 +280,10 @@ impl<T> Window<T> {
         if self.entries.get(guess).is_some_and(|entry| entry.packet_id == packet_id) {
             return Some(guess);
         }
+        let last = self.entries.len() - 1;
+        if self.entries[last].packet_id == packet_id {
+            return Some(last);
+        }
         // Rising, unless some are of an earlier connection or life.
         let rank = |id: PacketId| id.value().wrapping_sub(first);
         let found = self.entries.binary_search_by_key(&rank(packet_id), |entry| rank(entry.packet_id));

@@ -14,6 +14,11 @@ use crate::route::Subscriber;
 use crate::session::{Stage, Violation};
 use std::sync::Arc;
 
+/// So many deliveries of a session on disk may be in flight however large they are, as far as its window goes.
+const HEAVY_WINDOW: usize = 256;
+/// More only if they have not more bytes than this, by the size of the next.
+const WINDOW_BYTES_MAX: usize = 16 << 20;
+
 /// The next thing a session's window has to send.
 enum Next {
     /// PUBREL again.
@@ -122,11 +127,14 @@ impl Shard {
     /// The head of a queue that is on disk too: into the window, and from there to the client once it may.
     fn next_kept(&mut self, session: u32, window: usize) -> Option<Next> {
         let outgoing = self.sessions.at_mut(session)?.outgoing.as_mut()?;
-        let is_full = outgoing.window.len() >= window;
         let Some(first) = outgoing.queue.front() else {
             self.fetch_next(session);
             return None;
         };
+        let in_flight = outgoing.window.len();
+        // Their messages are kept in memory until they are settled.
+        let is_heavy = in_flight >= HEAVY_WINDOW && in_flight * first.message.size() > WINDOW_BYTES_MAX;
+        let is_full = in_flight >= window || is_heavy;
         let (number, qos) = (first.number, first.qos);
         if number == 0 {
             return outgoing.queue.pop().map(Next::New);

@@ -203,27 +203,33 @@ fn a_failed_read_is_told_and_loses_nothing() {
 
 #[test]
 fn what_compaction_could_not_read_does_not_come_back() {
-    let mut disk = TestDisk::default();
-    let (mut log, a) = filled(&mut disk);
-    let lost = log.first_from(a, MessageNumber(0)).unwrap();
-    log.mark(a, lost, 7).unwrap();
-    disk.read_error = Some(DiskError::Failed);
-    let is_lost = |log: &mut Log| {
-        let event =
-            std::iter::from_fn(|| log.poll_event()).find(|event| matches!(event, Event::LostMessage { .. }));
-        event.is_some_and(|event| event == Event::LostMessage { stream: a, number: lost })
-    };
-    while !is_lost(&mut log) {
-        let (number, _) = log.append(&message("t", &[1; 1000]), &mut vec![holder(a, 0)]).unwrap();
-        log.acknowledge(a, number).unwrap();
+    for is_settled in [true, false] {
+        let mut disk = TestDisk::default();
+        let (mut log, a) = filled(&mut disk);
+        let (begun, _) = log.append(&message("t", b"begun"), &mut vec![holder(a, 0)]).unwrap();
+        log.mark(a, begun, 7).unwrap();
+        disk.read_error = Some(DiskError::Failed);
+        let mut lost = 0;
+        while lost < 2 {
+            let (number, _) = log.append(&message("t", &[1; 1000]), &mut vec![holder(a, 0)]).unwrap();
+            log.acknowledge(a, number).unwrap();
+            settle(&mut log, &mut disk);
+            let events = std::iter::from_fn(|| log.poll_event());
+            lost += events.filter(|event| matches!(event, Event::LostMessage { .. })).count();
+        }
+        assert_eq!(log.messages(a).collect::<Vec<_>>(), [(begun, 7)], "its tag is still the owner's");
+        let mut kept = vec![(begun, 7)];
+        if is_settled {
+            // The tag is free: another has it now.
+            log.acknowledge(a, begun).unwrap();
+            let (next, _) = log.append(&message("t", b"next"), &mut vec![holder(a, 0)]).unwrap();
+            log.mark(a, next, 7).unwrap();
+            kept = vec![(next, 7)];
+        }
         settle(&mut log, &mut disk);
+        disk.read_error = None;
+        disk.crash(|| false);
+        let log = open(&mut disk, options(), 2).log;
+        assert_eq!(log.messages(a).collect::<Vec<_>>(), kept);
     }
-    // The tag is free: another has it now.
-    let (next, _) = log.append(&message("t", b"next"), &mut vec![holder(a, 0)]).unwrap();
-    log.mark(a, next, 7).unwrap();
-    settle(&mut log, &mut disk);
-    disk.read_error = None;
-    disk.crash(|| false);
-    let log = open(&mut disk, options(), 2).log;
-    assert_eq!(log.messages(a).collect::<Vec<_>>(), [(next, 7)]);
 }

@@ -177,8 +177,8 @@ impl Shard {
                 ending.is_refused = true;
             }
         } else if let Some(durable) = &mut self.durable {
-            let _ = durable.log.acknowledge(stream, number);
-            if let Some(ending) = durable.endings.streams.get_mut(&stream) {
+            let is_forgotten = durable.log.acknowledge(stream, number).is_ok();
+            if !is_forgotten && let Some(ending) = durable.endings.streams.get_mut(&stream) {
                 ending.handed_on.push(number);
             }
         }

@@ -346,7 +346,9 @@ impl Shard {
     /// Reads back what a session has room for: from the first that is not in its window already, as a batch may hold nothing else.
     pub(in crate::shard) fn fetch_next(&mut self, session: u32) {
         let kept = self.sessions.at(session).and_then(|entry| entry.durable.as_ref());
-        let Some((kept, durable)) = kept.filter(|kept| kept.is_behind).zip(self.durable.as_ref()) else {
+        let Some((kept, durable)) =
+            kept.filter(|kept| kept.is_behind && kept.fetch.is_none()).zip(self.durable.as_ref())
+        else {
             return;
         };
         let first = durable.log.first_from(kept.stream, MessageNumber(kept.next));
@@ -417,7 +419,8 @@ impl Shard {
         let read = first.number.0..=last.number.0;
         let outgoing = self.sessions.at(session).and_then(|entry| entry.outgoing.as_ref());
         let window = outgoing.into_iter().flat_map(|outgoing| outgoing.window.iter()).enumerate();
-        let numbers = window.filter_map(|(at, in_flight)| Some((in_flight.item.as_ref()?.number, at)));
+        let unreleased = window.filter(|(_, in_flight)| in_flight.stage == Stage::Published);
+        let numbers = unreleased.filter_map(|(at, in_flight)| Some((in_flight.item.as_ref()?.number, at)));
         numbers.filter(|(number, _)| read.contains(number)).collect()
     }
 
@@ -448,7 +451,8 @@ impl Shard {
         let mut window = outgoing.into_iter().flat_map(|outgoing| outgoing.window.iter_mut());
         let in_flight = window.find(|entry| entry.item.as_ref().is_some_and(|kept| kept.number == number));
         let kept = in_flight.as_ref().and_then(|entry| entry.item.as_ref());
-        if kept.is_some_and(|kept| kept.item.is_some()) {
+        let is_released = in_flight.as_ref().is_some_and(|entry| entry.stage == Stage::Released);
+        if is_released || kept.is_some_and(|kept| kept.item.is_some()) {
             return;
         }
         self.counters.log_lost += 1;

@@ -13,15 +13,16 @@
 use super::format::{self, SessionValue, Standing, SubscriptionValue};
 use super::{Durable, DurableSession, Shard, ending};
 use crate::base::hash::home;
-use crate::base::{HashKey, Mono, Now, QoS, ShardId, Wall};
+use crate::base::{HashKey, Mono, Now, PacketId, QoS, ShardId, VhostId, Wall};
 use crate::log::{
-    Recovered, RecoveredState, RecoveredStream, Sequence, StateId, StateKind, StreamId, StreamKind,
+    MessageNumber, Recovered, RecoveredState, RecoveredStream, Sequence, StateId, StateKind, StreamId,
+    StreamKind,
 };
 use crate::route::{Limits, Subscriber, SubscriptionOptions};
 use crate::session::{EXPIRY_NEVER, InFlight, Stage, Will};
 use crate::shard::lifecycle::{Timer, token};
 use crate::shard::sessions::{Kept, NONE, Offline, Session, SharedSubscription};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ const DUE_PER_MS: u64 = 10;
 pub(super) struct Recovering {
     sessions: Vec<(u32, Standing)>,
     endings: Vec<StreamId>,
+    /// Whose they are: an earlier session of such a client is over too.
+    ended: HashSet<(VhostId, Box<str>)>,
     /// Wills that were on their way.
     wills: Vec<(Will, StateId)>,
     joins_missing: usize,
@@ -155,11 +158,20 @@ impl Shard {
         let recovering = durable.recovering.as_mut()?;
         if value.standing == Standing::Ended {
             recovering.endings.push(stream.id);
+            recovering.ended.insert((stream.vhost, value.client_id.into()));
             return None;
         }
-        if self.sessions.find(stream.vhost, value.client_id).is_some() {
+        let ended = &recovering.ended;
+        let is_ended = !ended.is_empty() && ended.contains(&(stream.vhost, value.client_id.into()));
+        if is_ended || self.sessions.find(stream.vhost, value.client_id).is_some() {
             tracing::warn!(stream = ?stream.id, "a client has a later session: this one, whose end is damaged, is over");
-            recovering.endings.push(stream.id);
+            if value.has_groups {
+                recovering.endings.push(stream.id);
+                format::put_session(&SessionValue { standing: Standing::Ended, ..value }, &mut durable.value);
+                let _ = durable.log.reopen(stream.id, &durable.value);
+            } else {
+                let _ = durable.log.close(stream.id);
+            }
             return None;
         }
         let mut kept = DurableSession::new(stream.id, value.publisher);
@@ -218,11 +230,13 @@ impl Shard {
     fn recover_retained(&mut self, state: &RecoveredState) -> bool {
         let Some(message) = format::retained(state.vhost, &state.value) else { return false };
         let borrowed = message.as_ref();
+        let (vhost, topic) = (state.vhost, borrowed.topic.to_owned());
         if borrowed.is_expired(self.now.wall) {
             self.clear_state(Some(state.id));
+            self.retained.clear(vhost, &topic);
+            self.clear_freed_retained();
             return true;
         }
-        let (vhost, topic) = (state.vhost, borrowed.topic.to_owned());
         let earlier = self.retained.note(vhost, &topic).map(StateId);
         // What is there was taken within the bounds of its time.
         if self.retained.set(Arc::new(message), &Limits::default()).is_ok() {
@@ -333,9 +347,10 @@ impl Shard {
 
     /// Deliveries that had begun go into the window, without their bodies; the rest waits to be read back.
     fn recover_messages(&mut self, slot: u32, stream: StreamId) {
-        let Some(durable) = &self.durable else { return };
+        let Some(durable) = &mut self.durable else { return };
         let Some(entry) = self.sessions.at_mut(slot) else { return };
         let Some(kept) = &mut entry.durable else { return };
+        let mut begun = Vec::new();
         for (number, tag) in durable.log.messages(stream) {
             if tag == 0 {
                 if !kept.is_behind {
@@ -343,7 +358,16 @@ impl Shard {
                 }
                 continue;
             }
-            let Some((packet_id, is_released)) = format::untag(tag) else { continue };
+            begun.extend(format::untag(tag).map(|(packet_id, is_released)| (number, packet_id, is_released)));
+        }
+        // Of two with one identifier the earlier was settled: what said so is damaged.
+        let mut later = HashSet::with_capacity(begun.len());
+        begun.reverse();
+        let is_earlier = |(_, packet_id, _): &mut (MessageNumber, PacketId, bool)| !later.insert(*packet_id);
+        for (number, ..) in begun.extract_if(.., is_earlier) {
+            let _ = durable.log.acknowledge(stream, number);
+        }
+        for (number, packet_id, is_released) in begun.into_iter().rev() {
             let delivery = Kept { item: None, number: number.0, ready: Sequence::default(), was_sent: true };
             let stage = if is_released { Stage::Released } else { Stage::Published };
             let window = &mut entry.outgoing.get_or_insert_default().window;
