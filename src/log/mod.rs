@@ -323,6 +323,13 @@ impl Log {
         numbers.into_iter().find(|number| found.tag(*number) == 0)
     }
 
+    /// Whether a stream holds this message.
+    #[must_use]
+    pub fn holds(&self, stream: StreamId, number: MessageNumber) -> bool {
+        let found = self.index.streams.get(stream);
+        found.is_some_and(|found| found.position(number, &self.index.bodies).is_some())
+    }
+
     /// Messages a stream holds.
     #[must_use]
     pub fn len(&self, stream: StreamId) -> usize {

@@ -13,6 +13,7 @@ use crate::queue::{GroupRef, Item, Overflow};
 use crate::session::{Outcome, Stage};
 use crate::shard::limit::Limit;
 use crate::shard::routing::{Routing, Target};
+use crate::shard::sessions::Kept;
 use hashbrown::HashMap;
 use std::sync::Arc;
 
@@ -383,7 +384,7 @@ impl Shard {
         let loads =
             is_behind && waits.zip(messages.first()).is_none_or(|(waits, first)| first.number <= waits);
         let in_window = self.places_in_window(slot, &messages);
-        let mut was_filled = false;
+        let mut unreadable = Vec::new();
         for fetched in messages {
             let number = fetched.number.0;
             let item = match fetched.stored {
@@ -395,22 +396,20 @@ impl Shard {
             };
             let Some(item) = item else {
                 self.lose(slot, stream, number, fetched.tag);
-                // What was not read with it is not lost: it is read next.
-                was_filled = true;
+                unreadable.push(number);
                 continue;
             };
             let entry = self.sessions.at_mut(slot).expect("found above");
             let outgoing = entry.outgoing.get_or_insert_default();
             let place = in_window.get(&number).and_then(|at| outgoing.window.iter_mut().nth(*at));
             if let Some(delivery) = place.and_then(|in_flight| in_flight.item.as_mut()) {
-                was_filled |= delivery.item.is_none();
                 delivery.item = Some(item);
             } else if loads && number >= next && fetched.tag == 0 {
                 outgoing.queue.push_kept(item);
                 next = number + 1;
             }
         }
-        self.after_fetch(slot, stream, next, was_filled);
+        self.after_fetch(slot, stream, next, &unreadable);
     }
 
     /// Where messages that were read back are in flight, by number: one look at the window for all of them.
@@ -424,7 +423,7 @@ impl Shard {
         numbers.filter(|(number, _)| read.contains(number)).collect()
     }
 
-    fn after_fetch(&mut self, session: u32, stream: StreamId, next: u64, was_filled: bool) {
+    fn after_fetch(&mut self, session: u32, stream: StreamId, next: u64, unreadable: &[u64]) {
         let Some(durable) = &self.durable else { return };
         let has_more = durable.log.first_from(stream, MessageNumber(next)).is_some();
         let Some(entry) = self.sessions.at_mut(session) else { return };
@@ -432,11 +431,13 @@ impl Shard {
         if kept.is_behind {
             (kept.next, kept.is_behind) = (next, has_more);
         }
-        // What waits to be sent again and is not in the log any more cannot be.
-        if !was_filled
-            && let Some(outgoing) = &mut entry.outgoing
+        // What waits to be sent again and is not in the log any more cannot be; a log that has failed holds what it cannot read.
+        let is_gone =
+            |number: u64| unreadable.contains(&number) || !durable.log.holds(stream, MessageNumber(number));
+        let is_lost = |delivery: &&Kept| delivery.item.is_none() && is_gone(delivery.number);
+        if let Some(outgoing) = &mut entry.outgoing
             && let Some(first) = outgoing.window.peek_unsent().filter(|first| first.stage == Stage::Published)
-            && let Some(lost) = first.item.as_ref().filter(|delivery| delivery.item.is_none())
+            && let Some(lost) = first.item.as_deref().filter(is_lost)
         {
             let was_sent = lost.was_sent;
             outgoing.window.lose_unsent(was_sent);
