@@ -447,6 +447,9 @@ impl Oracle {
             let was_there = s.granted.is_some_and(|at| publication.sent.is_some_and(|sent| at < sent));
             s.client == client && was_there && s.dropped.is_none() && s.wants(publication)
         };
+        // What is too large for one member goes to another, which may have had a later one.
+        let is_too_large = |s: &Subscription| s.group.is_some() && s.takes_small_only;
+        let was_handed_on = in_group && publication.is_large && self.subscriptions.iter().any(is_too_large);
         let is_late_joiner =
             self.crashes > 0 && publication.attempts > 1 && !self.subscriptions.iter().any(wanted);
         let was_moved = self.moves > 0 && publication.attempts > 1;
@@ -465,6 +468,7 @@ impl Oracle {
             || is_late_joiner
             || is_resent
             || publication.is_ambiguous
+            || was_handed_on
             || (in_group && self.ended_members > 0)
             // What goes to a group again after a crash may go to a member that has had a later one.
             || (in_group && self.crashes > 0 && publication.attempts > 1);
