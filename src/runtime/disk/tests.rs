@@ -170,7 +170,8 @@ fn what_is_committed_is_read_back_and_recovered() {
         drop(bench);
         let mut bench = Bench::new(&scratch, sync);
         assert_eq!(bench.fetch(stream), all, "{sync:?}");
-        assert!(fs::read_dir(scratch.path()).unwrap().count() >= 4);
+        // The next one may be under way.
+        assert!(fs::read_dir(scratch.path()).unwrap().count() >= 3);
     }
 }
 
