@@ -22,6 +22,7 @@ pub(crate) struct Case {
 
 /// Settings under which every case is itself also when it is small.
 pub(crate) const SETTINGS_SMALL: &[&str] = &[
+    "mqtt.prefetch=256",
     "mqtt.login_timeout=1000",
     "mqtt.retained_message_store.max_messages=200",
     "quelea.session.queue.max_messages=100",
@@ -106,7 +107,7 @@ pub(crate) const ALL: &[Case] = &[
     },
     Case {
         name: "never-acknowledge",
-        settings: &["quelea.session.queue.max_messages=1000"],
+        settings: &["quelea.session.queue.max_messages=1000", "mqtt.prefetch=256"],
         run: floods::never_acknowledge,
         causes: &["raise quelea.session.queue.max_messages"],
         counters: &["quelea_messages_dropped_total{cause=\"queue_full_oldest\"}"],
