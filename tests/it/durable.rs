@@ -378,10 +378,14 @@ fn a_fan_out_writes_its_payload_once_a_shard() {
     wait_until(|| metrics(http)["quelea_log_backlog_bytes"] == 0.0);
     let mut publisher = Wire::connected(broker.address(), 5, "publisher");
     for payload in [4 << 10, 64 << 10] {
-        let before = written();
-        assert_eq!(publish(&mut publisher, "t/1", &vec![7; payload], false), 0);
-        let cost = written() - before;
-        // Once for each shard, 24 bytes a session, a block of 4 KiB for the rest, and one for what is written from time to time.
+        // What is written from time to time may come between: the least of a few.
+        let cost = (0..5).map(|_| {
+            let before = written();
+            assert_eq!(publish(&mut publisher, "t/1", &vec![7; payload], false), 0);
+            written() - before
+        });
+        let cost = cost.fold(f64::MAX, f64::min);
+        // Once for each shard, 24 bytes a session, and a block of 4 KiB for the rest.
         assert!(cost < (2 * payload + SESSIONS * 24 + 4 * 4096) as f64, "{cost} bytes for {payload}");
         assert!(cost >= (2 * payload) as f64, "both shards have sessions: {cost} bytes for {payload}");
     }
