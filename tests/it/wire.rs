@@ -2,7 +2,7 @@
 
 use crate::DEADLINE;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A connection that sends what it is told.
@@ -56,6 +56,12 @@ impl Wire {
         }
         let mut body = vec![0; len];
         self.read(&mut body).then_some(Packet { first, body })
+    }
+
+    /// Closes the sending side only: the broker reads the end, and its last words can still be heard.
+    pub(crate) fn end_sending(&self) {
+        // The broker may have reset it already.
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Whether something arrives within this time, be it the end.
